@@ -1,0 +1,87 @@
+"""The command line: train, evaluate and inspect what ships.
+
+    python -m dmdkit list
+    python -m dmdkit train teacher [--steps N] [--resume] [--out runs] [--cpu]
+    python -m dmdkit evaluate teacher [--root runs] [--sampler ddim --steps 16 --guidance 0.3] [--images 5000] [--save]
+    python -m dmdkit benchmark teacher [--save]
+    python -m dmdkit explorer teacher
+"""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from . import data, explorer, recipes, store, train
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m dmdkit", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what ships, a line each")
+    for name, text in (("train", "train an artefact by its recipe"), ("evaluate", "measure an artefact's card again"),
+                       ("benchmark", "training throughput, and the network's share of it"),
+                       ("explorer", "compute the pictures behind lesson 00's sliders")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("name", help="one of " + ", ".join(recipes.RECIPES))
+        command.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
+        if name in ("train", "evaluate"):
+            command.add_argument("--steps", type=int, help="training steps, or the sampler's steps")
+        if name in ("evaluate", "benchmark"):
+            command.add_argument("--save", action="store_true", help="write the figures onto the card")
+    training, evaluate = commands.choices["train"], commands.choices["evaluate"]
+    training.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
+    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
+    evaluate.add_argument("--sampler", choices=("ddim", "ddpm"), help="measure one setting, not all of the recipe's")
+    evaluate.add_argument("--guidance", type=float, default=0.0)
+    evaluate.add_argument("--images", type=int, default=5000)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out one parsed command. Raises what the library raises."""
+    if arguments.command == "list":
+        for name in store.names():
+            print(f"{name:16} {store.card(name)['what']}")
+    elif arguments.command == "train":
+        folder = recipes.train_artefact(arguments.name, arguments.out, arguments.steps, arguments.resume, arguments.cpu)
+        print(f"Written to {folder}. Measure it with: python -m dmdkit evaluate {arguments.name} --root {arguments.out}")
+    elif arguments.command == "benchmark":
+        found = recipes.benchmark(arguments.name, cpu=arguments.cpu)
+        if arguments.save:
+            store.update_card(arguments.name, {"throughput": found})
+        print(json.dumps(found, indent=1))
+    elif arguments.command == "explorer":
+        print(f"Written to {explorer.build(arguments.name, device=train.accelerator(arguments.cpu).device)}.")
+    else:
+        _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    if (arguments.sampler is None) != (arguments.steps is None):
+        raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
+    one = arguments.sampler and (recipes.Sampling(arguments.sampler, arguments.steps, arguments.guidance),)
+    device = train.accelerator(arguments.cpu).device
+    for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save):
+        print(f"{key:16}", json.dumps(scores), flush=True)
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        print("Stopped. A training goes on from its last checkpoint with --resume.", file=sys.stderr)
+        return 130
+    except (RuntimeError, ValueError, TypeError, FloatingPointError, OSError) as error:
+        if os.environ.get("DMDKIT_DEBUG"):
+            raise
+        print(f"dmdkit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Checks of the lessons' exercises: ``check.ex_k_j(your_function)``. ``harness`` does the work, one file a lesson
+brings the oracles and the usual mistakes."""
+from .harness import CheckFailed, Exercise
+from .lesson01 import ex_1_1, ex_1_2, ex_1_3, ex_1_4
+
+__all__ = ["CheckFailed", "Exercise", "ex_1_1", "ex_1_2", "ex_1_3", "ex_1_4"]

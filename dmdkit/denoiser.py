@@ -1,0 +1,101 @@
+"""Denoiser: a network, its schedule and what the network predicts. Teacher, fake score and student are all one."""
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import schedule as sch
+
+
+class Prediction(NamedTuple):
+    """One call of a denoiser in its four equivalent forms, each shaped like x_t."""
+    x: Tensor      # the denoised mean μ(x_t, t) = E[x | x_t]
+    eps: Tensor    # the noise that goes with it
+    v: Tensor      # α ε − σ x
+    score: Tensor  # ∇ log p_t(x_t) = −ε / σ
+
+
+def predict(kind: str, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    """What a network of the given kind ("v", "x" or "eps") says, in all four forms. ``out``: shaped like x_t."""
+    if kind == "v":
+        x, eps = sch.x_from_v(x_t, out, alpha, sigma), sch.eps_from_v(x_t, out, alpha, sigma)
+    elif kind == "x":
+        x, eps = out, sch.eps_from_x(x_t, out, alpha, sigma)
+    elif kind == "eps":
+        x, eps = sch.x_from_eps(x_t, out, alpha, sigma), out
+    else:
+        raise ValueError(f"A network predicts 'v', 'x' or 'eps'; got {kind!r}.")
+    v = out if kind == "v" else sch.v_from_x_eps(x, eps, alpha, sigma)
+    return Prediction(x, eps, v, sch.score_from_eps(eps, sigma))
+
+
+def check_label(label: Tensor | None, n: int, n_classes: int) -> None:
+    """Raises TypeError or ValueError unless ``label`` is None or n whole numbers from 0 to n_classes (= no class)."""
+    if label is None:
+        return
+    if not isinstance(label, Tensor) or label.is_floating_point() or label.dtype == torch.bool:
+        kind = label.dtype if isinstance(label, Tensor) else type(label).__name__
+        raise TypeError(f"label must be a tensor of whole numbers (torch.int64), one a sample; got {kind}.")
+    if label.shape != (n,):
+        raise ValueError(f"label must have shape ({n},), one a sample; got {tuple(label.shape)}.")
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high > n_classes:
+        raise ValueError(f"label must lie in 0 … {n_classes - 1} ({n_classes}, or label=None, means no class); "
+                         f"got {low if low < 0 else high}.")
+
+
+class Denoiser(nn.Module):
+    """μ(x_t, t): a network ``net(x, t, class_labels).sample`` with its schedule and prediction kind.
+
+    Args:
+        net: diffusers' UNet2DModel, or anything called like it.
+        schedule: the α_t, σ_t that it was trained with.
+        prediction: what ``net`` returns: "v", "x" or "eps".
+        patch: each patch × patch block of pixels enters the network as channels (pixel-unshuffle). That is a
+            permutation of the pixels, so it changes nothing in the mathematics, and makes the network cheaper.
+        n_classes: classes 0 … n_classes − 1; label n_classes, or None, is "no class".
+    """
+
+    def __init__(self, net: nn.Module, schedule: sch.Schedule, prediction: str = "v", patch: int = 1,
+                 n_classes: int = 10):
+        super().__init__()
+        self.net, self.schedule, self.prediction, self.patch, self.n_classes = net, schedule, prediction, patch, n_classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it denoises."""
+        config, p = self.net.config, self.patch
+        return config.in_channels // p**2, config.sample_size * p, config.sample_size * p
+
+    def forward(self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Prediction:
+        """Denoise x_t (B, C, H, W) at t (an int or (B,)), for labels (B,) or None for no class.
+
+        With ``guidance`` w > 0, classifier-free guidance (Ho & Salimans 2022, eq. 6): (1 + w) times the prediction
+        with the label minus w times the one without, at the cost of two network evaluations.
+        Raises ValueError or TypeError where a shape or label is off.
+        """
+        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != self.image_shape:
+            raise ValueError(f"images must have shape (B, {', '.join(map(str, self.image_shape))}); "
+                             f"got {tuple(x_t.shape)}.")
+        if x_t.device.type == "cpu":  # on a GPU the look at the values would wait for it; samplers check once
+            check_label(label, len(x_t), self.n_classes)
+        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        none = torch.full_like(t, self.n_classes)
+        alpha, sigma = self.schedule.at(t, x_t)
+        if label is None or guidance == 0.0:
+            out = self._net(x_t, t, none if label is None else label)
+        else:
+            with_label, without = self._net(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, none])).chunk(2)
+            # x_t is the same in both, so mixing v (or x) by these weights mixes ε by them too
+            out = (1 + guidance) * with_label - guidance * without
+        return predict(self.prediction, out, x_t, alpha, sigma)
+
+    def _net(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(self.net(x, t, class_labels=label).sample.to(x_t.dtype), self.patch)
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Tensor:
+        """The one-step generator G(z): the x-prediction at t = T−1, clamped to [−1, 1]. z: (B, C, H, W) noise."""
+        return self(z, self.schedule.T - 1, label, guidance).x.clamp(-1, 1)

@@ -1,0 +1,93 @@
+"""Samplers as generators: each yields every state on the way from noise to image, so the caller owns the pictures.
+
+    for state in sample.ddim(teacher, z, n_steps=16, label=y): ...
+    images = state.x
+"""
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser, check_label
+from .schedule import Schedule
+
+
+class State(NamedTuple):
+    """A sampler after its ``step``-th network call (counted from 1): at ``t`` it predicted x0, and moved to x."""
+    step: int
+    t: int
+    x: Tensor   # (B, C, H, W), the sample after the step; after the last one, the image
+    x0: Tensor  # (B, C, H, W), the x-prediction at t
+
+
+def ddim_step(schedule: Schedule, x0: Tensor, eps: Tensor, s: int) -> Tensor:
+    """x_s = α_s x̂ + σ_s ε̂ (DDIM, eq. 12 with η = 0): re-noise the prediction with its own noise. s = −1: clean."""
+    alpha, sigma = schedule.at(s, x0)
+    return alpha * x0 + sigma * eps
+
+
+def posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
+    """Mean (shaped like x_t) and variance (a broadcasting tensor) of q(x_s | x_t, x) for any s < t.
+
+    With r = α_t/α_s and the noise added between s and t, σ²_{t|s} = σ_t² − r² σ_s²:
+    mean = r (σ_s²/σ_t²) x_t + α_s (σ²_{t|s}/σ_t²) x,   variance = σ²_{t|s} σ_s²/σ_t².
+    For s = t − 1 these are DDPM's eq. 6–7 (r² = 1 − β_t, σ²_{t|s} = β_t). s = −1 is clean data.
+    """
+    alpha_t, sigma_t = schedule.at(t, x_t)
+    alpha_s, sigma_s = schedule.at(s, x_t)
+    ratio = alpha_t / alpha_s
+    fresh = sigma_t**2 - ratio**2 * sigma_s**2  # σ²_{t|s}
+    mean = ratio * sigma_s**2 / sigma_t**2 * x_t + alpha_s * fresh / sigma_t**2 * x0
+    return mean, fresh * sigma_s**2 / sigma_t**2
+
+
+def _states(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None, guidance: float, clip: bool,
+            move) -> Iterator[State]:
+    """The loop that both samplers share: predict at t, ``move`` to the next time of the sequence, yield."""
+    times = denoiser.schedule.steps(n_steps).tolist()
+    check_label(label, len(z), denoiser.n_classes)
+    x = z
+    for step, (t, s) in enumerate(zip(times, times[1:] + [-1]), start=1):
+        with torch.no_grad():
+            prediction = denoiser(x, t, label, guidance)
+            x0 = prediction.x.clamp(-1, 1) if clip else prediction.x
+            x = x0 if s < 0 else move(x, x0, prediction.eps, t, s)
+        yield State(step, t, x, x0)
+
+
+def ddim(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+         generator: torch.Generator | None = None, clip: bool = False) -> Iterator[State]:
+    """DDIM (Song et al. 2020) with η = 0: deterministic, an integrator of the probability-flow ODE.
+
+    Args:
+        z: (B, C, H, W) standard normal noise, the state at t = T−1.
+        n_steps: network calls, 1 … T. With guidance each evaluates the network twice.
+        label: (B,) int64 in 0 … 9, or None for no class.
+        guidance: w of classifier-free guidance; 0 is none.
+        generator: taken so that samplers can be exchanged; DDIM draws nothing.
+        clip: clamp each x-prediction to [−1, 1].
+    Raises ValueError or TypeError, before the first network call, for n_steps, label or z that do not fit.
+    """
+    move = lambda x, x0, eps, t, s: ddim_step(denoiser.schedule, x0, eps, s)
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
+def ddpm(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+         generator: torch.Generator | None = None, clip: bool = True) -> Iterator[State]:
+    """Ancestral sampling (DDPM, Algorithm 2) on any n_steps of the T steps: draw x_s from q(x_s | x_t, x̂).
+
+    Arguments as for ``ddim``; ``generator`` draws the fresh noise of every step, on its own device.
+    """
+    def move(x, x0, eps, t, s):
+        mean, variance = posterior(denoiser.schedule, x, x0, t, s)
+        return mean + variance.sqrt() * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
+def last(states: Iterator[State]) -> Tensor:
+    """Run a sampler to its end and return its images, (B, C, H, W)."""
+    for state in states:
+        pass
+    return state.x

@@ -1,0 +1,70 @@
+"""What every test file shares: quiet threads, fixed seeds, no network, and a tiny network."""
+import os
+import socket
+
+os.environ["DMDKIT_FAST"] = "1"
+
+import pytest
+import torch
+from torch import nn
+
+from dmdkit import data, nets, schedule
+from dmdkit.denoiser import Denoiser
+
+torch.set_num_threads(1)  # the networks here are tiny, and threads that wait for each other cost more than they save
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", socket.gethostname())
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A test that reaches for another machine fails, whether or not the caller swallows errors."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self, address):
+        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in LOOPBACK:
+            pytest.fail(f"A test tried to connect to {address}.")
+        return connect(self, address)
+
+    def guarded_look_up(host, *args, **kwargs):
+        if host not in (None, "", b"", *LOOPBACK):
+            pytest.fail(f"A test tried to look up {host}.")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+@pytest.fixture(scope="session")
+def test_images() -> data.Images:
+    """MNIST's 10,000 test images."""
+    return data.mnist(train=False)
+
+
+def tiny_denoiser(seed: int = 0) -> Denoiser:
+    """The smallest preset with random weights, for 28 × 28 images: what it draws is noise, but fast."""
+    torch.manual_seed(seed)
+    net = nets.unet("tiny")
+    return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size).eval()
+
+
+@pytest.fixture
+def tiny() -> Denoiser:
+    return tiny_denoiser()
+
+
+class Counted(nn.Module):
+    """A network that counts its calls."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net, self.config, self.calls = net, net.config, 0
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        return self.net(*args, **kwargs)

@@ -1,0 +1,207 @@
+"""Lesson 00 in a real browser: JupyterLab opens it, its cells run, its sliders move. Needs Chromium and Playwright."""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmdkit import widgets
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+try:
+    from playwright.sync_api import sync_playwright
+except ImportError:
+    sync_playwright = None
+if not CHROMIUM or sync_playwright is None:
+    reason = "the browser tests were skipped: there is no " + ("Chromium" if sync_playwright else "playwright")
+    warnings.warn(reason)  # pytest prints it in its summary
+    pytest.skip(reason, allow_module_level=True)
+
+LESSON = Path(__file__).resolve().parent.parent / "notebooks" / "00_start_here.ipynb"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TOKEN, PATIENCE = "lesson", 240  # s, before a test gives up; what has a bound of its own says so
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def settings(home: Path, theme: str) -> None:
+    """JupyterLab's settings of a fresh user: a theme, and no questions about news."""
+    folder = home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    for name, values in (("notification", quiet), ("themes", {"theme": f"JupyterLab {theme}"})):
+        (folder / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+
+
+def start_lab(folder: Path, theme: str = "Light") -> tuple[subprocess.Popen, str]:
+    """JupyterLab on a copy of the lesson, with a home of its own; returns the process and the lesson's address."""
+    home = folder / "home"
+    (folder / "lessons").mkdir()
+    shutil.copy(LESSON, folder / "lessons")
+    settings(home, theme)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    places = {"JUPYTER_CONFIG_DIR": home, "JUPYTER_DATA_DIR": home / "data", "JUPYTER_RUNTIME_DIR": home / "run",
+              "JUPYTERLAB_SETTINGS_DIR": home / "lab" / "user-settings", "IPYTHONDIR": home / "ipython",
+              "JUPYTERLAB_WORKSPACES_DIR": home / "lab" / "workspaces"}
+    environment = os.environ | {name: str(path) for name, path in places.items()} | {"DMDKIT_FAST": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+         f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'lessons'}"],
+        env=environment, stdout=open(folder / "lab.log", "wb"), stderr=subprocess.STDOUT)
+    await_server(server, port, folder / "lab.log")
+    return server, f"http://127.0.0.1:{port}/lab/tree/{LESSON.name}?token={TOKEN}"
+
+
+def await_server(server: subprocess.Popen, port: int, log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+    server.kill()
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def lesson(tmp_path):
+    server, address = start_lab(tmp_path)
+    yield address
+    server.terminate()  # the server ends its kernels
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+def run_all(page) -> None:
+    """Once the kernel is there (before that, JupyterLab asks which kernel to use), run every cell."""
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def drag(page, knob: dict, by: int) -> None:
+    """Press the mouse on the middle of a box, move it ``by`` pixels to the right, let go."""
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by, y, steps=8)
+    page.mouse.up()
+
+
+def drag_live_slider(page) -> None:
+    """Wait for the live slider of a running kernel, drag its knob to the left, and wait for another picture."""
+    box = page.locator(".widget-vbox:has(.widget-image)").first
+    box.wait_for(timeout=1000 * PATIENCE)
+    box.scroll_into_view_if_needed()
+    image, knob = box.locator(".widget-image"), box.locator(".noUi-handle")
+    image.evaluate("i => i.decode()")
+    before = image.get_attribute("src"), image.screenshot()
+    drag(page, knob.bounding_box(), -250)
+    page.wait_for_function("([image, src]) => image.src !== src && image.complete",
+                           arg=[image.element_handle(), before[0]], timeout=1000 * PATIENCE)
+    assert image.screenshot() != before[1]
+
+
+def picture(player) -> str:
+    return player.locator(".panels canvas").first.evaluate("canvas => canvas.toDataURL()")
+
+
+def drag_player(page, player) -> None:
+    """Drag a player's knob from its right end to its middle, then press an arrow key: another picture each time."""
+    slider = player.locator("input[type=range]")
+    slider.scroll_into_view_if_needed()
+    seen, box = [picture(player)], slider.bounding_box()
+    knob = {"x": box["x"] + box["width"] - 16, "y": box["y"], "width": 16, "height": box["height"]}
+    drag(page, knob, -round(box["width"] / 2))
+    seen.append(picture(player))
+    slider.press("ArrowLeft")
+    seen.append(picture(player))
+    assert len(set(seen)) == 3
+
+
+def test_lesson_00_from_opening_to_the_moving_slider(browser, lesson):
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    begun = time.perf_counter()
+    page.goto(lesson)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=1000 * PATIENCE)
+    opened = time.perf_counter() - begun
+    run_all(page)
+    drag_live_slider(page)
+    moving = time.perf_counter() - begun
+    busy = os.getloadavg()[0] > 2 * os.cpu_count()
+    print(f"\nlesson 00: open after {opened:.0f} s, its slider moves after {moving:.0f} s"
+          f"{', on a machine busy with other things' * busy}")
+    drag_player(page, page.locator(".dmd-player"))
+    assert not errors
+    assert moving < 60 or busy
+    page.close()
+
+
+# The player without Jupyter and without a kernel.
+
+@pytest.fixture
+def page(browser, tmp_path):
+    frames = torch.randint(256, (2, 3, 12, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    axes = {"model": ["teacher", "student"], "digit": list("012"), "steps": [str(2**i) for i in range(12)]}
+    many = {"kind": [f"number {i}" for i in range(3)], "training step": [str(i) for i in range(24)]}
+    players = [widgets.player(frames, axes), widgets.player(frames, axes, panels="model"), widgets.player(frames, axes),
+               widgets.player(frames.reshape(3, 24, 8, 8), many, captions=[f"loss {i}" for i in range(24)])]
+    (tmp_path / "page.html").write_text("<!doctype html><meta charset=utf-8>" + "<hr>".join(p.html for p in players))
+    page, errors = browser.new_page(viewport={"width": 1000, "height": 1600}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.dmd-player[data-ready]').length === 4")
+    page.wait_for_timeout(200)  # for the sprites to be decoded
+    yield page
+    page.close()
+    assert not errors
+
+
+def test_players_move_by_mouse_and_keyboard_and_leave_each_other_alone(page):
+    players = [page.locator(".dmd-player").nth(i) for i in range(4)]
+    for i, player in enumerate(players):
+        others = [picture(other) for other in players if other is not player]
+        drag_player(page, player)
+        assert others == [picture(other) for other in players if other is not player], i
+
+
+def test_player_shows_number_caption_and_panels(page):
+    last = page.locator(".dmd-player").nth(3)
+    assert last.locator(".number").text_content() == "23" and last.locator(".caption").text_content() == "loss 23"
+    last.locator("input[type=range]").press("Home")
+    assert last.locator(".number").text_content() == "0" and last.locator(".caption").text_content() == "loss 0"
+    panels = page.locator(".dmd-player").nth(1).locator(".panels canvas")
+    assert panels.count() == 2
+    assert [c.get_attribute("aria-label") for c in panels.all()] == [
+        f"model {name}, digit 0, steps 2048" for name in ("teacher", "student")]
+
+
+def test_player_chooses_and_plays(page):
+    player = page.locator(".dmd-player").first
+    before = picture(player)
+    player.get_by_role("radio", name="2", exact=True).check(force=True)
+    assert picture(player) != before
+    player.locator(".film button").nth(9).click()
+    assert player.locator(".number").text_content() == "512"
+    player.get_by_role("button", name="play").click()
+    page.wait_for_function("() => document.querySelector('.number').textContent === '2048'", timeout=10_000)
