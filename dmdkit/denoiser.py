@@ -60,7 +60,8 @@ class Denoiser(nn.Module):
     def __init__(self, net: nn.Module, schedule: sch.Schedule, prediction: str = "v", patch: int = 1,
                  n_classes: int = 10):
         super().__init__()
-        self.net, self.schedule, self.prediction, self.patch, self.n_classes = net, schedule, prediction, patch, n_classes
+        self.net, self.schedule, self.prediction = net, schedule, prediction
+        self.patch, self.n_classes = patch, n_classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -76,7 +76,7 @@ def build(name: str = "teacher", root: Path = ROOT, device: str = "cpu", sampler
     path = Path(root) / "explorer" / f"{name}.png"
     card = {"name": name, "what": "One noise a digit, sampled at every setting (dmdkit.explorer).", "axes": axes,
             "frame": list(frames.shape[-2:]), "seed": seed, "model_sha256": store.card(name, root)["sha256"],
-            "device": torch.cuda.get_device_name(device) if "cuda" in device else
+            "device": torch.cuda.get_device_name(device) if "cuda" in str(device) else
             f"CPU, {torch.get_num_threads()} threads", "wall_time_s": round(seconds),
             "versions": {package: version(package) for package in ("dmdkit", "torch", "diffusers")}}
     files.write_atomically(path, picture)

@@ -23,8 +23,8 @@ def unet(preset: str = "mnist", n_classes: int = 10) -> UNet2DModel:
     channels = config["block_out_channels"]
     levels = len(channels)
     return UNet2DModel(**config, down_block_types=("DownBlock2D",) * levels, up_block_types=("UpBlock2D",) * levels,
-                       norm_num_groups=8, attention_head_dim=min(32, channels[-1]), resnet_time_scale_shift="scale_shift",
-                       num_class_embeds=n_classes + 1)
+                       norm_num_groups=8, attention_head_dim=min(32, channels[-1]), num_class_embeds=n_classes + 1,
+                       resnet_time_scale_shift="scale_shift")
 
 
 def _conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -32,25 +32,23 @@ def _conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
 
 
 class DigitClassifier(ModelMixin, ConfigMixin):
-    """The classifier whose penultimate layer is the feature space of our Fréchet distance.
+    """The classifier whose ``features`` are the space of our Fréchet distance: 96 smooth units below a small head.
 
-    Its features are smooth (SiLU, no max-pooling) and keep where a stroke is (flattened, not averaged over the
-    image). They are multiplied by ``scale`` before the head: large features let the head tell the classes apart while
-    the body changes little, so that a class does not collapse onto a point and the differences within it stay visible.
+    They must show small faults of a digit, and not only doubts about its class. So they keep where a stroke is
+    (flattened, not averaged over the image); they are smooth (SiLU, no max-pooling); and a hidden layer stands between
+    them and the logits, so that it is there, and not in the features, that each class is pulled together onto a point.
     """
 
     @register_to_config
-    def __init__(self, n_features: int = 96, n_classes: int = 10, scale: float = 8.0):
+    def __init__(self, n_features: int = 96, n_classes: int = 10):
         super().__init__()
-        self.scale = scale
-        self.num_features = n_features  # the name that torchmetrics looks for
         self.body = nn.Sequential(_conv(1, 24), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96, 2), _conv(96, 96),
                                   nn.Conv2d(96, 32, 1), nn.Flatten(), nn.Linear(32 * 7 * 7, n_features), nn.SiLU())
-        self.head = nn.Linear(n_features, n_classes)
+        self.head = nn.Sequential(nn.Linear(n_features, 64), nn.SiLU(), nn.Linear(64, n_classes))
 
     def features(self, x: Tensor) -> Tensor:
         """(B, 1, 28, 28) in [−1, 1] → (B, n_features)."""
-        return self.scale * self.body(x)
+        return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, 28, 28) in [−1, 1] → logits (B, n_classes)."""

@@ -53,6 +53,8 @@ const make = (parent, tag, properties = {}) =>
   parent.appendChild(Object.assign(document.createElement(tag), properties));
 document.querySelectorAll('[id="ROOT"]:not([data-ready])').forEach((root, copy) => {
   root.dataset.ready = "true"; root.textContent = "";
+  root.dataset.lmSuppressShortcuts = "true";  // or JupyterLab takes the arrow keys for itself
+  root.addEventListener("keydown", event => event.stopPropagation());
   const at = [...spec.at], paint = [], uid = "ROOT-" + copy + "-" + Date.now();
   const moved = (k, i) => at.map((value, j) => j === k ? i : value);
   const canvas = (parent, scale) => {

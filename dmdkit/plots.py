@@ -213,10 +213,11 @@ def draw_path(states: Sequence, columns: int = 9, sample: int = 0, title: str = 
 
 
 def draw_tradeoff(weights: Sequence[float], scores: Sequence[dict], floor: dict,
-                  names: Sequence[str] = ("accuracy", "coverage", "frechet_distance")) -> Figure:
+                  names: Sequence[str] = ("precision", "recall", "frechet_distance")) -> Figure:
     """Scores (``metrics.Scorer``) against the guidance weight, a panel each, with the real-against-real floor."""
-    titles = {"accuracy": "Accuracy: is it the digit asked for?", "coverage": "Coverage: how much of the variety?",
-              "recall": "Recall: how much of the variety?", "frechet_distance": "Fréchet distance: lower is better"}
+    titles = {"accuracy": "Accuracy: the digit asked for?", "precision": "Precision: like real digits?",
+              "recall": "Recall: as varied as real ones?", "coverage": "Coverage: how much of the variety?",
+              "frechet_distance": "Fréchet distance: lower is better"}
     figure = Figure((3.3 * len(names), 2.8), dpi=100, layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
         axes.plot(weights, [score[name] for score in scores], "o-", color=BLUE, label=f"{scores[0]['images']} samples")

@@ -54,13 +54,13 @@ def make_teacher(preset: str = "mnist") -> Denoiser:
 
 RECIPES = {
     "classifier": Recipe(
-        "Digit classifier; its 96 penultimate features are the space of the Fréchet distance and of coverage.",
+        "Digit classifier; the 96 features below its head are the space of the Fréchet distance and of coverage.",
         nets.DigitClassifier, lambda learner, images, n: classifier_step(learner, images, n, noise=0.3),
-        n_steps=1000, batch_size=128, seed=0, optimiser=dict(lr=3e-3, weight_decay=0.05, ema=0.0)),
+        n_steps=500, batch_size=128, seed=0, optimiser=dict(lr=3e-3, weight_decay=0.05, ema=0.0)),
     "judge": Recipe(
         "A second classifier of another architecture and seed, which says which digit a sample is, and nothing else.",
         nets.JudgeClassifier, lambda learner, images, n: classifier_step(learner, images, n, noise=0.1),
-        n_steps=1200, batch_size=128, seed=17, optimiser=dict(lr=3e-3, weight_decay=0.05, ema=0.0)),
+        n_steps=2400, batch_size=128, seed=17, optimiser=dict(lr=3e-3, weight_decay=0.05, ema=0.0)),
     "teacher": Recipe(
         "Class-conditional DDPM on MNIST: v-prediction, cosine schedule with zero terminal SNR, T = 1024.",
         make_teacher, lambda learner, images, n: train.denoiser_step(learner, images, n),
@@ -107,7 +107,7 @@ def _follow(records, log: Path, n_steps: int, resume: bool, main: bool) -> float
     """Run the training under a progress bar, write its log, and return its seconds, those before a resume included."""
     if not main:
         return float(sum(record.seconds for record in records))
-    before = [json.loads(line) for line in log.read_text().splitlines()] if resume and log.exists() else []
+    before = _entries(log) if resume and log.exists() else []
     entries = ({"step": record.step, "seconds": round(record.seconds, 4), **record.values} for record in records)
     first = next(entries, None)
     if first is None:  # resumed at the end: nothing is left to do
@@ -123,6 +123,11 @@ def _follow(records, log: Path, n_steps: int, resume: bool, main: bool) -> float
             bar.update()
             bar.set_postfix({key: f"{entry[key]:.4f}" for key in entry if key not in ("step", "seconds")}, refresh=False)
     return seconds
+
+
+def _entries(log: Path) -> list[dict]:
+    """The whole lines of a log; a run that was killed may have left a part of one at its end."""
+    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
 
 
 def environment(accelerator) -> dict:
@@ -189,6 +194,8 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int):
         right = metrics.in_batches(net, data.scale(test.pixels)).argmax(1) == test.labels
         yield "test", {"images": len(test), "accuracy": right.float().mean().item()}
         return
+    for how in samplings:
+        net.schedule.steps(how.n_steps)  # refuses a bad number before any work
     main = PartialState().is_main_process  # the others only draw their share
     if main:
         score = scorer()

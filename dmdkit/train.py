@@ -103,7 +103,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         for weight, moments in self.optimizer.state.items():
             for name, moment in moments.items():
-                if moment.shape == weight.shape:  # fused AdamW pairs them by place in memory: channels-last, as saved not
+                if moment.shape == weight.shape:  # fused AdamW pairs them by place in memory, and files forget layouts
                     moments[name] = torch.empty_like(weight).copy_(moment)
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         if self.ema:

@@ -216,7 +216,7 @@ def test_the_oracle_of_1_4_is_the_line_through_both_predictions():
 COSINE, LINEAR, SHORT = schedule.cosine(), schedule.linear(), schedule.linear(T=2)
 X, EPS = torch.rand(12, 1, 28, 28) * 2 - 1, torch.randn(12, 1, 28, 28)
 STATE = sample.State(1, 1023, X, X)
-SCORE = {"images": 40, "accuracy": 0.9, "coverage": 0.8, "recall": 0.7, "frechet_distance": 1.0}
+SCORE = {"images": 40, "accuracy": 0.9, "precision": 0.8, "recall": 0.7, "frechet_distance": 1.0}
 CORNERS = {
     "digits": [(X,), (X[:1], 1, "title", ["row"], ["head"]), (X, 5), (X * 3, 12)],
     "curve": [([],), ([1.0],), ([0.0, -1.0],), (list(range(1, 100)), "title", "loss", 10, 200)],

@@ -202,7 +202,8 @@ def offline(monkeypatch):
     (data.celeba, "CelebA", "put the folder img_align_celeba .* and the set's five .txt files into {root}/celeba"),
 ])
 def test_offline_a_set_says_in_one_sentence_what_to_put_where(load, name, what, tmp_path, offline):
-    sentence = f"{name} is not on this disk and could not be downloaded .*; to work offline, {what.format(root=tmp_path)}"
+    what = what.format(root=tmp_path)
+    sentence = f"{name} is not on this disk and could not be downloaded .*; to work offline, {what}"
     with pytest.raises(RuntimeError, match=sentence) as caught:
         load(root=tmp_path)
     assert "\n" not in str(caught.value) and caught.value.__suppress_context__
@@ -263,7 +264,7 @@ def test_celeba_is_cropped_to_the_face_and_resized(tmp_path, offline, monkeypatc
         Image.fromarray(picture).save(folder / "img_align_celeba" / name, quality=100)
     table = lambda head, row: head + "".join(f"{name} {row}\n" for name in names)
     texts = {"list_attr_celeba.txt": table("4\nSmiling\n", "1"), "identity_CelebA.txt": table("", "7"),
-             "list_bbox_celeba.txt": table("4\nx y\n", "1 2"), "list_landmarks_align_celeba.txt": table("4\nx y\n", "1 2"),
+             **{f"list_{what}_celeba.txt": table("4\nx y\n", "1 2") for what in ("bbox", "landmarks_align")},
              "list_eval_partition.txt": "".join(f"{name} {2 if i >= 3 else 0}\n" for i, name in enumerate(names))}
     for name, text in texts.items():
         (folder / name).write_text(text)

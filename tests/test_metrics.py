@@ -140,7 +140,7 @@ def test_the_scorer_compares_with_the_real_images_in_its_features():
     (lambda x: x[..., :27], r"images must have shape \(N, 1, 28, 28\); got \(20, 1, 28, 27\)"),
     (lambda x: x[:0], r"images must have shape \(N, 1, 28, 28\); got \(0, 1, 28, 28\)"),
     (lambda x: x * 2, r"images must lie in \[−1, 1\]; these go from .* to .*Clamp samples first"),
-    (lambda x: (x + 1) * 127.5, r"images must lie in \[−1, 1\]; these go from 0 to .*scale uint8 pixels with data.scale"),
+    (lambda x: (x + 1) * 127.5, r"images must lie in \[−1, 1\]; these go from 0 to .*scale uint8 pixels with data"),
     (lambda x: x.index_fill(0, torch.tensor([3]), math.nan), r"images must lie in \[−1, 1\]; these go from nan to nan"),
     (lambda x: x.index_fill(0, torch.tensor([3]), math.inf), r"images must lie in \[−1, 1\]; these go from .* to inf"),
 ])

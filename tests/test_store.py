@@ -135,7 +135,7 @@ def test_an_unknown_network_preset_is_refused():
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(RuntimeError, match="Could not write .*one: Not a directory. Free some space or choose a folder"):
+    with pytest.raises(RuntimeError, match="Could not write .*one: Not a directory. Free some space or choose a"):
         store.save(tiny, tmp_path / "file" / "one", {})
 
 
@@ -164,7 +164,7 @@ FULL = OSError(28, "No space left on device")
     ((os, "replace"), 2, FULL, RuntimeError),
     ((os, "replace"), 2, KeyboardInterrupt(), KeyboardInterrupt),
 ], ids=lambda value: "")
-def test_an_overwrite_that_fails_leaves_the_artefact_before_it(tiny, tmp_path, monkeypatch, where, at_call, error, raised):
+def test_a_failed_overwrite_leaves_the_artefact_before_it(tiny, tmp_path, monkeypatch, where, at_call, error, raised):
     store.save(tiny, tmp_path / "one", {"what": "the first"})
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     with monkeypatch.context() as patch:
