@@ -2,6 +2,7 @@
 
     data/explorer/teacher.png    every picture of one model, a row each of sampler × digit × guidance, a column a step
                   teacher.json   its card: axes, seed, the checksums of the picture and of the model, versions, time
+                  teacher-contact-sheet.png    the README's picture
 """
 import io
 import json
@@ -82,6 +83,10 @@ def build(name: str = "teacher", root: Path = ROOT, device: str = "cpu", sampler
     files.write_atomically(path, picture)
     files.write_atomically(path.with_suffix(".json"), (json.dumps(
         card | {"sha256": files.sha256(path)}, indent=1, ensure_ascii=False) + "\n").encode())
+    frames, axes = load([name], root)
+    sheet = widgets.contact_sheet(frames, axes, rows="digit", sampler=axes["sampler"][0], guidance=axes["guidance"][0],
+                                  title=f"{name}: one noise a row, ever more steps")
+    files.write_atomically(path.with_name(f"{name}-contact-sheet.png"), widgets.png(sheet))
     return path
 
 
@@ -99,8 +104,8 @@ def _frames(name: str, root: Path) -> Tensor:
     entry, path = card(name, root), Path(root) / "explorer" / f"{name}.png"
     found = files.sha256(path) if path.exists() else "missing"
     if found != entry["sha256"]:
-        raise RuntimeError(f"{path} is damaged: its SHA-256 should be {entry['sha256']} and is {found}. Restore it with "
-                           f"`git checkout {path.name}`, or compute it again: dmdkit.explorer.build({name!r}).")
+        raise RuntimeError(f"{path} is damaged: its SHA-256 should be {entry['sha256']} and is {found}. Restore it "
+                           f"with `git checkout {path.name}`, or compute it again: dmdkit.explorer.build({name!r}).")
     height, width = entry["frame"]
     lengths = [len(values) for values in entry["axes"].values()]
     sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(path.read_bytes()))))

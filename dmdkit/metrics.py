@@ -21,10 +21,14 @@ def in_batches(function, x: Tensor, size: int = 500) -> Tensor:
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """‖m_r − m_f‖² + Tr(C_r + C_f − 2 (C_r C_f)^½) of two sets of features (N, D) (Heusel et al. 2017, eq. 6),
-    by torchmetrics. Not comparable across feature spaces or counts."""
+    by torchmetrics. Not comparable across feature spaces or counts.
+
+    Computed from what is given, in this process: under several processes torchmetrics would otherwise wait for all.
+    """
     identity = nn.Identity()  # torchmetrics takes any extractor; ours has run already, the features serve other scores
     identity.num_features = real.shape[1]
-    fid = FrechetInceptionDistance(feature=identity, input_img_size=(real.shape[1],)).set_dtype(torch.float64)
+    fid = FrechetInceptionDistance(feature=identity, input_img_size=(real.shape[1],), sync_on_compute=False)
+    fid.set_dtype(torch.float64)
     for features, is_real in ((real, True), (fake, False)):
         fid.update(features.double(), real=is_real)
     return fid.compute().item()
@@ -71,7 +75,7 @@ class Scorer:
         """
         check_images(images)
         fake = in_batches(self.classifier.features, images)
-        accuracy = MulticlassAccuracy(self.judge.config.n_classes, average="micro")
+        accuracy = MulticlassAccuracy(self.judge.config.n_classes, average="micro", sync_on_compute=False)
         return {"images": len(images), "frechet_distance": frechet_distance(self.real, fake),
                 "accuracy": accuracy(in_batches(self.judge, images), labels).item(),
                 **precision_recall_density_coverage(self.real, fake)}

@@ -11,7 +11,7 @@ def make(spec: dict, sprite: bytes, still: bytes) -> str:
     text = json.dumps(spec | {"sprite": uri(sprite)}, ensure_ascii=False).replace("</", "<\\/")
     key = "dmd-" + hashlib.sha256(text.encode()).hexdigest()[:12]  # so that players on one page do not collide
     fallback = f'<img src="{uri(still)}" alt="{html.escape(spec["title"] or "contact sheet", quote=True)}">'
-    fallback += "<p><i>Run this cell in Jupyter, or trust the notebook, and a slider takes this picture's place.</i></p>"
+    fallback += "<p><i>Run this cell in Jupyter, or trust the notebook: a slider takes this picture's place.</i></p>"
     return (f'<div id="{key}" class="dmd-player">{fallback}</div>\n'
             f'<style>{STYLE.replace("ROOT", "#" + key)}</style>\n'
             f'<script>{SCRIPT.replace("ROOT", key).replace("SPEC", text)}</script>')

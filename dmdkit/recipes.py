@@ -141,11 +141,13 @@ def environment(accelerator) -> dict:
                          **{package: version(package) for package in ("dmdkit", "torch", "diffusers", "accelerate")}}}
 
 
-def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250) -> tuple[Tensor, Tensor]:
+def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250,
+         keep: Path | None = None) -> tuple[Tensor, Tensor]:
     """n samples with balanced labels 0, 1, … 9, 0, 1, …: images (n, 1, 28, 28) in [−1, 1] and labels (n,).
 
     Each batch has a generator of its own, seeded by ``seed`` and the batch's number, so that several processes, which
-    share the batches out and put their images together, draw what one draws.
+    share the batches out and put their images together, draw what one draws. ``keep``: a folder for finished batches,
+    which a later call with the same arguments takes from there; hundreds of steps take the better part of an hour.
     """
     device, processes = next(denoiser.parameters()).device, PartialState()
     labels = torch.arange(n) % denoiser.n_classes
@@ -153,11 +155,18 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
     images = []
     with tqdm(total=len(mine) * how.n_steps, unit="step", desc=how.key, disable=not processes.is_main_process) as bar:
         for i, label in mine:
+            kept = keep and keep / f"{how.key}-seed{seed}-batch{i}of{batch_size}.safetensors"
+            if kept and kept.exists() and len(done := files.load_state(kept)["images"]) == len(label):
+                images.append((i, done))
+                bar.update(how.n_steps)
+                continue
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
             z = torch.randn(len(label), *denoiser.image_shape, generator=generator, device=device)
             for state in getattr(sample, how.sampler)(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
                 bar.update()
             images.append((i, state.x.clamp(-1, 1).cpu()))
+            if kept:
+                files.save_state(kept, {"images": images[-1][1]})
     return torch.cat([batch for _, batch in sorted(gather_object(images), key=lambda pair: pair[0])]), labels
 
 
@@ -177,18 +186,20 @@ def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] 
     """Measure an artefact again, yielding (key, scores) as each is done. ``save`` writes each onto its card.
 
     For a denoiser: ``floor``, then each of ``samplings`` (the recipe's by default), n images each; distances also as
-    a ratio to the floor. For a classifier: accuracy on the 10,000 test images.
+    a ratio to the floor. For a classifier: accuracy on the 10,000 test images. Finished batches of samples are kept in
+    ``runs/name.samples``, so that a stopped evaluation goes on where it was.
     """
     net, plan = store.load(name, device, root), recipe(name)
-    found = dict(store.card(name, root).get("metrics", {}))
-    for key, scores in _measure(net, samplings or plan.samplings, n):
+    card = store.card(name, root)
+    found, keep = dict(card.get("metrics", {})), RUNS / f"{name}.samples" / card["sha256"][:12]
+    for key, scores in _measure(net, samplings or plan.samplings, n, keep):
         found[key] = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
         if save:
             store.update_card(name, {"metrics": found}, root)
         yield key, found[key]
 
 
-def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int):
+def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path):
     if not isinstance(net, Denoiser):
         test = data.mnist(train=False)
         right = metrics.in_batches(net, data.scale(test.pixels)).argmax(1) == test.labels
@@ -203,7 +214,7 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int):
         yield "floor", base
     for how in samplings:
         begun = time.perf_counter()
-        images, labels = draw(net, how, n)
+        images, labels = draw(net, how, n, keep=keep)
         if main:
             scores = score(images, labels)
             yield how.key, {**scores, "distance_over_floor": scores["frechet_distance"] / base["frechet_distance"],

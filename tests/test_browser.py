@@ -91,11 +91,22 @@ def lesson(tmp_path):
         server.kill()
 
 
+def run_until(page, cell: str) -> None:
+    """Shift + Enter from the first cell on, up to the one with this id, as a reader does."""
+    cells = [entry["id"] for entry in json.loads(LESSON.read_text())["cells"]]
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)  # earlier, JupyterLab asks for a kernel
+    page.locator(".jp-Notebook .jp-Cell h1").first.click()
+    for _ in range(cells.index(cell) + 1):
+        page.keyboard.press("Shift+Enter")
+
+
 def run_all(page) -> None:
-    """Once the kernel is there (before that, JupyterLab asks which kernel to use), run every cell."""
-    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
+    """Run every cell and wait for the last."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function("() => ![...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
+                           ".some(prompt => prompt.textContent.includes('*'))", timeout=1000 * PATIENCE)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
 def drag(page, knob: dict, by: int) -> None:
@@ -146,13 +157,16 @@ def test_lesson_00_from_opening_to_the_moving_slider(browser, lesson):
     page.goto(lesson)
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=1000 * PATIENCE)
     opened = time.perf_counter() - begun
-    run_all(page)
+    run_until(page, "live")
     drag_live_slider(page)
     moving = time.perf_counter() - begun
     busy = os.getloadavg()[0] > 2 * os.cpu_count()
     print(f"\nlesson 00: open after {opened:.0f} s, its slider moves after {moving:.0f} s"
           f"{', on a machine busy with other things' * busy}")
     drag_player(page, page.locator(".dmd-player"))
+    run_all(page)
+    page.locator(".dmd-player input[type=range]").press("Home")
+    assert page.locator(".dmd-player .number").text_content() == "1"
     assert not errors
     assert moving < 60 or busy
     page.close()

@@ -1,5 +1,6 @@
 """Samplers: against diffusers where the grids agree, against exact denoisers, and against bad input."""
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -325,6 +326,14 @@ def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, erro
     with pytest.raises(error, match=sentence) as caught:
         sample.last(sampler(denoiser, **arguments))
     assert denoiser.net.calls == 0 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+def test_a_sampler_checks_labels_itself(sampler):
+    """On a GPU a Denoiser does not look at the labels' values, since that would wait for the GPU at every step."""
+    unchecked = SimpleNamespace(schedule=schedule.cosine(), n_classes=10)  # not callable: a network call would show
+    with pytest.raises(ValueError, match=r"label must lie in 0 … 9 .*; got 11\."):
+        sample.last(sampler(unchecked, torch.randn(2, 1, 28, 28), 4, torch.tensor([0, 11])))
 
 
 def test_a_denoiser_alone_refuses_the_same(tiny):

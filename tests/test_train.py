@@ -19,7 +19,7 @@ import torch
 import training_run
 from torch import nn
 
-from dmdkit import files, schedule, train
+from dmdkit import classify, files, schedule, train
 from dmdkit.denoiser import predict
 
 
@@ -287,6 +287,16 @@ def test_every_flip_of_every_byte_of_a_small_state_is_refused(tmp_path):
             assert refused(path), f"byte {place} ({whole[place:place + 1]!r}) with mask {mask:#x}"
 
 
+@pytest.mark.parametrize("old, new", [(b'"F32"', b'"I32"'), (b"[2,3]", b"[3,2]")])
+def test_tensors_that_another_header_reads_otherwise_are_refused(tmp_path, old, new):
+    path = tmp_path / "edited.safetensors"
+    files.save_state(path, {"w": torch.arange(6.0).reshape(2, 3)})
+    whole = path.read_bytes()
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, new))
+    assert refused(path)
+
+
 def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="There is no checkpoint at .*none.safetensors. Check the path, or start"):
         next(training_run.records(training_run.learner(3), 3, 8, checkpoint=tmp_path / "none.safetensors", resume=True))
@@ -415,10 +425,24 @@ def test_a_disk_that_is_really_full_leaves_the_checkpoint_before_it_and_no_part(
 
 # Several processes
 
+def as_one_of(processes: int, index: int) -> train.Learner:
+    """A learner that believes to be one of several processes."""
+    one = training_run.learner(3)
+    one.accelerator = SimpleNamespace(num_processes=processes, process_index=index, device="cpu")
+    return one
+
+
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
-    learner = SimpleNamespace(net=None, accelerator=SimpleNamespace(num_processes=3, device="cpu"))
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, .*; got 8"):
-        train.denoiser_step(learner, training_run.images(), 8)
+    sentence = "batch_size must be a multiple of the 3 processes, .*; got 8"
+    with pytest.raises(ValueError, match=sentence):
+        train.denoiser_step(as_one_of(3, 0), training_run.images(), 8)
+    with pytest.raises(ValueError, match=sentence):
+        classify.classifier_step(as_one_of(3, 0), training_run.images(), 8, noise=0.0)
+
+
+def test_the_processes_share_a_batch_without_gap_or_overlap():
+    rows = [torch.arange(12)[as_one_of(3, index).share(12)].tolist() for index in range(3)]
+    assert [len(row) for row in rows] == [4, 4, 4] and sorted(sum(rows, [])) == list(range(12))
 
 
 def free_port() -> int:
