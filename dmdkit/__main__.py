@@ -41,18 +41,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Carry out one parsed command. Raises what the library raises."""
+    """Carry out one parsed command; of several processes only the first one speaks. Raises what the library raises."""
+    main = os.environ.get("RANK", "0") == "0"
     if arguments.command == "list":
         for name in store.names():
             print(f"{name:16} {store.card(name)['what']}")
     elif arguments.command == "train":
         folder = recipes.train_artefact(arguments.name, arguments.out, arguments.steps, arguments.resume, arguments.cpu)
-        print(f"Written to {folder}. Measure it with: python -m dmdkit evaluate {arguments.name} --root {arguments.out}")
+        if main:
+            print(f"Written to {folder}. Measure it with:",
+                  f"python -m dmdkit evaluate {arguments.name} --root {arguments.out}")
     elif arguments.command == "benchmark":
         found = recipes.benchmark(arguments.name, cpu=arguments.cpu)
-        if arguments.save:
+        if arguments.save and main:
             store.update_card(arguments.name, {"throughput": found})
-        print(json.dumps(found, indent=1))
+        if main:
+            print(json.dumps(found, indent=1, ensure_ascii=False))
     elif arguments.command == "explorer":
         print(f"Written to {explorer.build(arguments.name, device=train.accelerator(arguments.cpu).device)}.")
     else:

@@ -121,7 +121,8 @@ def _follow(records, log: Path, n_steps: int, resume: bool, main: bool) -> float
             file.write(json.dumps(entry) + "\n")
             seconds += entry["seconds"]
             bar.update()
-            bar.set_postfix({key: f"{entry[key]:.4f}" for key in entry if key not in ("step", "seconds")}, refresh=False)
+            shown = {key: f"{value:.4f}" for key, value in entry.items() if key not in ("step", "seconds")}
+            bar.set_postfix(shown, refresh=False)
     return seconds
 
 
@@ -162,7 +163,8 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
                 continue
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
             z = torch.randn(len(label), *denoiser.image_shape, generator=generator, device=device)
-            for state in getattr(sample, how.sampler)(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
+            sampler = getattr(sample, how.sampler)
+            for state in sampler(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
                 bar.update()
             images.append((i, state.x.clamp(-1, 1).cpu()))
             if kept:
@@ -187,11 +189,12 @@ def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] 
 
     For a denoiser: ``floor``, then each of ``samplings`` (the recipe's by default), n images each; distances also as
     a ratio to the floor. For a classifier: accuracy on the 10,000 test images. Finished batches of samples are kept in
-    ``runs/name.samples``, so that a stopped evaluation goes on where it was.
+    ``runs/name.samples`` (in ``root`` for artefacts of your own), so that a stopped evaluation goes on where it was.
     """
     net, plan = store.load(name, device, root), recipe(name)
     card = store.card(name, root)
-    found, keep = dict(card.get("metrics", {})), RUNS / f"{name}.samples" / card["sha256"][:12]
+    found, work = dict(card.get("metrics", {})), RUNS if Path(root) == data.ROOT else Path(root)
+    keep = work / f"{name}.samples" / card["sha256"][:12]
     for key, scores in _measure(net, samplings or plan.samplings, n, keep):
         found[key] = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
         if save:

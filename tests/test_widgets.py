@@ -230,7 +230,7 @@ def shipped():
 def test_shipped_pictures_are_of_the_shipped_teacher(shipped):
     frames, axes = shipped
     assert explorer.card("teacher")["model_sha256"] == store.card("teacher")["sha256"], (
-        "the teacher has changed since: run python -m dmdkit train explorer")
+        "the teacher has changed since: run python -m dmdkit explorer teacher")
     assert tuple(map(len, axes.values())) == frames.shape[:-2] and frames.shape[-2:] == (28, 28)
     assert axes["steps"] == [str(n) for n in explorer.STEPS] and axes["digit"] == [str(i) for i in range(10)]
 
