@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm"), help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
-    evaluate.add_argument("--images", type=int, default=5000)
+    evaluate.add_argument("--images", type=int, default=recipes.N_IMAGES)
     return parser
 
 

@@ -25,7 +25,8 @@ def augment(x: Tensor, noise: float, generator: torch.Generator, shift: float = 
 def classifier_step(learner: Learner, images: Images, batch_size: int, noise: float,
                     label_smoothing: float = 0.1) -> Step:
     """The step that trains ``learner.net`` by cross-entropy on augmented images, with global batches of
-    ``batch_size`` that processes share as in ``train.denoiser_step``."""
+    ``batch_size`` that processes share as in ``train.denoiser_step``. Batch norm and dropout see a process's share
+    alone, so a net that has them is not what one process trains."""
     images = images.to(learner.accelerator.device)
     mine = learner.share(batch_size)
 

@@ -20,6 +20,7 @@ from .classify import classifier_step
 from .denoiser import Denoiser
 
 RUNS = Path("runs")
+N_IMAGES = 5000  # how many samples a card's figures are of, unless their name says another count
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,13 @@ def scorer() -> metrics.Scorer:
     return metrics.Scorer(store.load("classifier"), store.load("judge"), data.mnist(train=False))
 
 
-def floor(score: metrics.Scorer, n: int = 5000, seed: int = 0) -> dict[str, float]:
+def floor(score: metrics.Scorer, n: int = N_IMAGES, seed: int = 0) -> dict[str, float]:
     """What n balanced real training images score: the best that a sampler can hope for."""
     real = data.mnist().balanced(n, torch.Generator().manual_seed(seed))
     return score(data.scale(real.pixels), real.labels)
 
 
-def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] | None = None, n: int = 5000,
+def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] | None = None, n: int = N_IMAGES,
              device: torch.device | str = "cpu", save: bool = False):
     """Measure an artefact again, yielding (key, scores) as each is done. ``save`` writes each onto its card.
 
@@ -211,18 +212,19 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path
     for how in samplings:
         net.schedule.steps(how.n_steps)  # refuses a bad number before any work
     main = PartialState().is_main_process  # the others only draw their share
+    count = "" if n == N_IMAGES else f"-{n}-images"  # figures of different counts do not compare
     if main:
         score = scorer()
         base = floor(score, n)
-        yield "floor", base
+        yield f"floor{count}", base
     for how in samplings:
         begun = time.perf_counter()
         images, labels = draw(net, how, n, keep=keep)
         if main:
             scores = score(images, labels)
-            yield how.key, {**scores, "distance_over_floor": scores["frechet_distance"] / base["frechet_distance"],
-                            "coverage_over_floor": scores["coverage"] / base["coverage"],
-                            "seconds": round(time.perf_counter() - begun)}
+            ratios = {f"{name.removeprefix('frechet_')}_over_floor": scores[name] / base[name]
+                      for name in ("frechet_distance", "coverage")}
+            yield how.key + count, {**scores, **ratios, "seconds": round(time.perf_counter() - begun)}
 
 
 def benchmark(name: str, n: int = 10, cpu: bool = False) -> dict:

@@ -172,14 +172,14 @@ def test_evaluate_measures_and_saves_onto_the_card(call, tmp_path):
                             "--images", "100", "--save")
     assert status == 0, err
     card = store.card("teacher", tmp_path)
-    floor, found = card["metrics"]["floor"], card["metrics"]["ddim-2-w0"]
+    floor, found = card["metrics"]["floor-100-images"], card["metrics"]["ddim-2-w0-100-images"]
     assert floor["images"] == found["images"] == 100 and floor["accuracy"] > 0.95
     assert found["frechet_distance"] > 3 * floor["frechet_distance"]  # untrained
     ratio = found["frechet_distance"] / floor["frechet_distance"]
     assert found["distance_over_floor"] == pytest.approx(ratio, rel=0.01)
     assert {key: value for key, value in card.items() if key != "metrics"} == \
            {key: value for key, value in before.items() if key != "metrics"}
-    assert "ddim-2-w0" in out and json.loads(out.splitlines()[-1].split(maxsplit=1)[1]) == found
+    assert "ddim-2-w0-100-images" in out and json.loads(out.splitlines()[-1].split(maxsplit=1)[1]) == found
 
 
 def test_list_names_what_ships(call):
