@@ -9,7 +9,7 @@ PORT ?= 8888
 
 lab: $(READY)
 	$(BIN)/jupyter trust notebooks/*.ipynb
-	$(BIN)/jupyter lab --port=$(PORT) notebooks/00_start_here.ipynb $(LAB_OPTIONS) $(ROOT_OPTIONS) $(DISPLAY_OPTIONS)
+	$(BIN)/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS) $(ROOT_OPTIONS) $(DISPLAY_OPTIONS)
 
 test: $(READY)
 	DMDKIT_FAST=1 $(BIN)/python -m pytest tests
