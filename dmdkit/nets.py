@@ -1,5 +1,4 @@
 """Networks: U-Net presets on diffusers' UNet2DModel, and the two digit classifiers of the metrics."""
-import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn

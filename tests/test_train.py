@@ -1,5 +1,4 @@
 """Training: losses by hand, the loop's promises, checkpoints that survive anything, and several processes."""
-import json
 import math
 import multiprocessing
 import os
