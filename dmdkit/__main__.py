@@ -5,6 +5,7 @@
     python -m dmdkit evaluate teacher [--root runs] [--sampler ddim --steps 16 --guidance 0.3] [--images 5000] [--save]
     python -m dmdkit benchmark teacher [--save]
     python -m dmdkit explorer teacher
+    python -m dmdkit dmd-2d
 """
 import argparse
 import json
@@ -12,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import data, explorer, recipes, store, train
+from . import data, dmd_2d, explorer, recipes, store, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--steps", type=int, help="training steps, or the sampler's steps")
         if name in ("evaluate", "benchmark"):
             command.add_argument("--save", action="store_true", help="write the figures onto the card")
+    commands.add_parser("dmd-2d", help="run the experiments in two dimensions of lesson 03")
     training, evaluate = commands.choices["train"], commands.choices["evaluate"]
     training.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
@@ -59,6 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(json.dumps(found, indent=1, ensure_ascii=False))
     elif arguments.command == "explorer":
         print(f"Written to {explorer.build(arguments.name, device=train.accelerator(arguments.cpu).device)}.")
+    elif arguments.command == "dmd-2d":
+        print(f"Written to {dmd_2d.build()}.")
     else:
         _evaluate(arguments)
 

@@ -1,6 +1,8 @@
-"""Images, scaled to [−1, 1]: MNIST, which ships, and three sets that torchvision downloads when asked."""
+"""Images, scaled to [−1, 1]: MNIST, which ships, and three sets that torchvision downloads when asked. And clouds of
+points of the plane."""
 import gzip
 import hashlib
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -45,6 +47,38 @@ class Images(NamedTuple):
             rows.append(members[torch.randperm(len(members), generator=generator)[:each]])
         index = torch.stack(rows, 1).flatten()
         return Images(self.pixels[index], self.labels[index])
+
+
+class Points(NamedTuple):
+    """A cloud of points of the plane, to be used where ``Images`` are; all are of one class."""
+    x: Tensor  # (N, 2) float32, within about ±1
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (B, 2) and labels (B,), all 0, at ``index`` (B,)."""
+        return self.x[index], torch.zeros_like(index)
+
+    def to(self, device) -> "Points":
+        return Points(self.x.to(device))
+
+
+def two_moons(n: int, generator: torch.Generator | None = None, noise: float = 0.05) -> Points:
+    """Two half circles that reach into each other, with Gaussian noise of that standard deviation."""
+    angle = math.pi * torch.rand(n, generator=generator)
+    upper = torch.rand(n, generator=generator) < 0.5
+    x = torch.where(upper, angle.cos() - 0.5, 0.5 - angle.cos())
+    y = torch.where(upper, angle.sin() - 0.25, 0.25 - angle.sin())
+    return Points(0.6 * torch.stack([x, y], 1) + noise * torch.randn(n, 2, generator=generator))
+
+
+def spiral(n: int, generator: torch.Generator | None = None, turns: float = 1.75, noise: float = 0.02) -> Points:
+    """One arm that winds outwards, evenly filled along its length, with Gaussian noise."""
+    angle = 2 * math.pi * turns * torch.rand(n, generator=generator).sqrt()
+    radius = 0.9 * angle / (2 * math.pi * turns)
+    return Points(torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+                  + noise * torch.randn(n, 2, generator=generator))
 
 
 def scale(pixels: Tensor) -> Tensor:

@@ -64,20 +64,22 @@ class Denoiser(nn.Module):
         self.patch, self.n_classes = patch, n_classes
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that it denoises."""
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) of an image, or what the network itself says, (2,) for points."""
+        if hasattr(self.net, "sample_shape"):
+            return self.net.sample_shape
         config, p = self.net.config, self.patch
         return config.in_channels // p**2, config.sample_size * p, config.sample_size * p
 
     def forward(self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Prediction:
-        """Denoise x_t (B, C, H, W) at t (an int or (B,)), for labels (B,) or None for no class.
+        """Denoise x_t (B, *sample_shape) at t (an int or (B,)), for labels (B,) or None for no class.
 
         With ``guidance`` w > 0, classifier-free guidance (Ho & Salimans 2022, eq. 6): (1 + w) times the prediction
         with the label minus w times the one without, at the cost of two network evaluations.
         Raises ValueError or TypeError where a shape or label is off.
         """
-        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != self.image_shape:
-            raise ValueError(f"images must have shape (B, {', '.join(map(str, self.image_shape))}); "
+        if x_t.ndim == 0 or tuple(x_t.shape[1:]) != self.sample_shape:
+            raise ValueError(f"samples must have shape (B, {', '.join(map(str, self.sample_shape))}); "
                              f"got {tuple(x_t.shape)}.")
         if x_t.device.type == "cpu":  # on a GPU the look at the values would wait for it; samplers check once
             check_label(label, len(x_t), self.n_classes)
@@ -93,10 +95,12 @@ class Denoiser(nn.Module):
         return predict(self.prediction, out, x_t, alpha, sigma)
 
     def _net(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        if x_t.ndim != 4:
+            return self.net(x_t, t, class_labels=label).sample.to(x_t.dtype)
         x = F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
         return F.pixel_shuffle(self.net(x, t, class_labels=label).sample.to(x_t.dtype), self.patch)
 
     @torch.no_grad()
     def generate(self, z: Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Tensor:
-        """The one-step generator G(z): the x-prediction at t = T−1, clamped to [−1, 1]. z: (B, C, H, W) noise."""
+        """The one-step generator G(z): the x-prediction at t = T−1, clamped to [−1, 1]. z: (B, *sample_shape) noise."""
         return self(z, self.schedule.T - 1, label, guidance).x.clamp(-1, 1)

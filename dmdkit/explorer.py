@@ -30,7 +30,7 @@ def noise(denoiser: Denoiser, seed: int = 0) -> Tensor:
     """The explorer's starting noise, one for each class, (n_classes, C, H, W). It is drawn on the CPU, so that every
     machine starts from the same."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(denoiser.n_classes, *denoiser.image_shape, generator=generator)
+    return torch.randn(denoiser.n_classes, *denoiser.sample_shape, generator=generator)
 
 
 def cell(denoiser: Denoiser, sampler: str, guidance: float, n_steps: int, seed: int = 0, progress=None) -> Tensor:

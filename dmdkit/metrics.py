@@ -1,9 +1,11 @@
 """How good samples are: Fréchet distance in digit features, class accuracy, and precision, recall, density, coverage.
+For points of the plane: an exact Wasserstein distance, and modes covered.
 
 No number here means anything without its count of images and the real-against-real floor: what as many real training
 images score against the same test images.
 """
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -53,6 +55,28 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = K_NEA
 def _radius(x: Tensor, k: int) -> Tensor:
     """Distance of each sample to its k-th nearest other, (N,)."""
     return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(1000)])
+
+
+def wasserstein(x: Tensor, y: Tensor) -> float:
+    """The 2-Wasserstein distance of two clouds of as many points, (N, D): the root of the mean squared distance under
+    the best one-to-one assignment, which is exact. N = 400 takes some 20 ms, and grows with N³.
+
+    It is not zero for two samples of one distribution either: compare with that floor. Raises ValueError for clouds
+    of different shapes.
+    """
+    if x.shape != y.shape:
+        raise ValueError(f"The two clouds must have one shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
+    cost = torch.cdist(x.double(), y.double()).square()
+    rows, columns = linear_sum_assignment(cost.numpy(force=True))
+    return cost[rows, columns].mean().sqrt().item()
+
+
+def modes_covered(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor, share: float = 0.25) -> int:
+    """How many components of a Gaussian mixture hold at least ``share`` of the points that are their due, within three
+    standard deviations. x (N, D); means (K, D), covariances (K, D, D), weights (K,)."""
+    offset = x[:, None] - means
+    squares = torch.einsum("nki,kij,nkj->nk", offset, torch.linalg.inv(covariances), offset)
+    return int(((squares < 9).float().mean(0) >= share * weights).sum())
 
 
 class Scorer:

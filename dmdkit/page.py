@@ -1,20 +1,28 @@
-"""The HTML player's page: its style, its few lines of script, and how they are put together. See widgets.player."""
+"""The HTML players' pages: their style, their few lines of script, and how they are put together.
+
+``FRAMES`` shows pictures (see ``widgets.player``), ``FIELDS`` draws arrows and points (see ``fields.player``).
+"""
 import base64
 import hashlib
 import html
 import json
 
 
-def make(spec: dict, sprite: bytes, still: bytes) -> str:
-    """The player's HTML. What a viewer that strips scripts leaves of it is the contact sheet."""
-    uri = lambda content: "data:image/png;base64," + base64.b64encode(content).decode()
-    text = json.dumps(spec | {"sprite": uri(sprite)}, ensure_ascii=False).replace("</", "<\\/")
+def uri(png: bytes) -> str:
+    """A PNG file as the address of a picture that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def make(spec: dict, still: bytes, script: str) -> str:
+    """The HTML of a player: ``spec`` is what its ``script`` draws, ``still`` the picture that a viewer which strips
+    scripts leaves of it."""
+    text = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
     key = "dmd-" + hashlib.sha256(text.encode()).hexdigest()[:12]  # so that players on one page do not collide
     fallback = f'<img src="{uri(still)}" alt="{html.escape(spec["title"] or "contact sheet", quote=True)}">'
     fallback += "<p><i>Run this cell in Jupyter, or trust the notebook: a slider takes this picture's place.</i></p>"
     return (f'<div id="{key}" class="dmd-player">{fallback}</div>\n'
             f'<style>{STYLE.replace("ROOT", "#" + key)}</style>\n'
-            f'<script>{SCRIPT.replace("ROOT", key).replace("SPEC", text)}</script>')
+            f'<script>{script.replace("ROOT", key).replace("SPEC", text)}</script>')
 
 
 STYLE = """
@@ -45,9 +53,17 @@ ROOT .film button { border: 0; font-size: 12px; cursor: pointer; } ROOT .film di
 ROOT .film canvas { margin: 0 auto 4px; width: 85%; max-width: 56px; }
 ROOT .film .now div { opacity: 1; font-weight: 700; }
 ROOT .film .now canvas { box-shadow: 0 0 0 2px #0072B2; }
+ROOT .fields { display: grid; gap: 10px; }
+ROOT .fields canvas { image-rendering: auto; width: 100%; aspect-ratio: 1; cursor: crosshair;
+  box-shadow: 0 0 0 1px rgba(128, 128, 128, .5); }
+ROOT .line output { min-width: 3.5em; font-variant-numeric: tabular-nums; font-weight: 700; }
+ROOT .line label { min-width: 96px; opacity: .8; }
+ROOT .line.slim { margin-top: 8px; } ROOT .line input { flex: 1; min-width: 0; }
+ROOT .scale { display: flex; gap: 8px; align-items: center; justify-content: center; font-size: 12px; opacity: .85; }
+ROOT .scale canvas { width: 160px; height: 10px; border-radius: 2px; }
 """
 
-SCRIPT = """(() => {
+FRAMES = """(() => {
 const spec = SPEC, last = spec.axes.length - 1, [slider, stops] = spec.axes[last], sprite = new Image();
 const make = (parent, tag, properties = {}) =>
   parent.appendChild(Object.assign(document.createElement(tag), properties));
@@ -123,4 +139,117 @@ document.querySelectorAll('[id="ROOT"]:not([data-ready])').forEach((root, copy) 
     paint.forEach(f => f()); };
   sprite.addEventListener("load", show); show(); });
 sprite.src = spec.sprite;
+})();"""
+
+FIELDS = """(() => {
+const spec = SPEC;
+const make = (parent, tag, properties = {}) =>
+  parent.appendChild(Object.assign(document.createElement(tag), properties));
+const decode = array => array && Object.assign(array, {values: Float32Array.from(
+  new (array.bytes === 1 ? Int8Array : Int16Array)(Uint8Array.from(atob(array.data), c => c.charCodeAt(0)).buffer),
+  v => v / array.units)});
+spec.panels.forEach(panel => ["at", "arrows", "points", "density"].forEach(name => decode(panel[name])));
+const colour = share => spec.colours[Math.min(spec.colours.length - 1, Math.floor(share * spec.colours.length))];
+document.querySelectorAll('[id="ROOT"]:not([data-ready])').forEach((root, copy) => {
+  root.dataset.ready = "true"; root.textContent = "";
+  root.dataset.lmSuppressShortcuts = "true";  // or JupyterLab takes the arrow keys for itself
+  root.addEventListener("keydown", event => event.stopPropagation());
+  const at = [...spec.at], controls = [], uid = "ROOT-" + copy + "-" + Date.now();
+  let mouse = null;
+  const slice = array => {  // the part of an array that belongs to the chosen values; an axis of length 1 is common
+    const row = array.axes.reduce((r, length, k) => r * length + (length > 1 ? at[k] : 0), 0);
+    return array.values.subarray(row * array.size, (row + 1) * array.size); };
+  const grid = make(root, "div", {className: "fields"});
+  grid.style.gridTemplateColumns = `repeat(${Math.min(3, spec.panels.length)}, minmax(0, 320px))`;
+  const views = spec.panels.map(panel => {
+    const figure = make(grid, "figure"), canvas = make(figure, "canvas", {width: 520, height: 520});
+    canvas.setAttribute("role", "img");
+    make(figure, "figcaption", {textContent: panel.title});
+    canvas.onmousemove = event => {
+      const box = canvas.getBoundingClientRect();
+      mouse = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]; draw(); };
+    canvas.onmouseleave = () => { mouse = null; draw(); };
+    return {panel, canvas}; });
+  const paint = ({panel, canvas}) => {
+    const c = canvas.getContext("2d"), w = canvas.width, unit = w / (2 * spec.extent);
+    const px = v => (v + spec.extent) * unit, py = v => (spec.extent - v) * unit;
+    c.fillStyle = "#fff"; c.fillRect(0, 0, w, w);
+    if (panel.density) {
+      const values = slice(panel.density), side = Math.round(Math.sqrt(values.length));
+      const small = Object.assign(document.createElement("canvas"), {width: side, height: side});
+      const image = small.getContext("2d").createImageData(side, side);
+      values.forEach((k, i) => {
+        image.data.set([255 - 105 * k, 255 - 60 * k, 255 - 25 * k, 255], 4 * i); });
+      small.getContext("2d").putImageData(image, 0, 0);
+      c.imageSmoothingEnabled = true; c.drawImage(small, 0, 0, w, w); }
+    if (panel.points) {
+      const points = slice(panel.points);
+      c.fillStyle = spec.ink; c.strokeStyle = "#fff"; c.lineWidth = 1;
+      for (let i = 0; i < points.length; i += 2) {
+        c.beginPath(); c.arc(px(points[i]), py(points[i + 1]), 4.5, 0, 7); c.fill(); c.stroke(); } }
+    if (panel.arrows) {
+      const from = slice(panel.at), arrows = slice(panel.arrows);
+      c.lineWidth = 2.2; c.lineCap = "round";
+      for (let i = 0; i < arrows.length; i += 2) {
+        let dx = arrows[i], dy = -arrows[i + 1];
+        const size = Math.hypot(dx, dy), share = Math.min(1, size / spec.cap);
+        if (size < 1e-3) continue;
+        const long = share * spec.reach * unit;
+        dx *= long / size; dy *= long / size;
+        const x = px(from[i]), y = py(from[i + 1]), head = Math.min(9, 0.45 * long);
+        c.strokeStyle = c.fillStyle = colour(share);
+        c.beginPath(); c.moveTo(x, y); c.lineTo(x + dx, y + dy); c.stroke();
+        const ux = dx / long, uy = dy / long;
+        c.beginPath(); c.moveTo(x + dx + ux * head * .6, y + dy + uy * head * .6);
+        c.lineTo(x + dx - ux * head * .5 - uy * head * .55, y + dy - uy * head * .5 + ux * head * .55);
+        c.lineTo(x + dx - ux * head * .5 + uy * head * .55, y + dy - uy * head * .5 - ux * head * .55);
+        c.fill(); } }
+    if (mouse) {
+      c.strokeStyle = "#000"; c.lineWidth = 1.5; c.beginPath();
+      c.arc(mouse[0] * w, mouse[1] * w, 14, 0, 7); c.stroke(); }
+    canvas.setAttribute("aria-label", panel.title + ": " +
+      spec.axes.map(([name, values], k) => name + " " + values[at[k]]).join(", ")); };
+  if (spec.panels.some(panel => panel.arrows)) {
+    const scale = make(root, "div", {className: "scale"});
+    make(scale, "span", {textContent: "0"});
+    const bar = make(scale, "canvas", {width: 160, height: 10}), c = bar.getContext("2d");
+    for (let i = 0; i < 160; i++) { c.fillStyle = colour(i / 160); c.fillRect(i, 0, 1, 10); }
+    make(scale, "span", {textContent: spec.cap + " and more: " + spec.measure}); }
+  const caption = make(root, "div", {className: "caption"});
+  let timer = null;
+  spec.axes.forEach(([name, values], k) => {
+    if (values.length < 2) return;
+    if (spec.menus.includes(name)) {
+      const group = make(root, "fieldset"); make(group, "legend", {textContent: name});
+      return values.forEach((value, i) => {
+        const chip = make(group, "label", {className: "chip"});
+        make(chip, "input", {type: "radio", name: uid + k, value, checked: i === at[k],
+                             onchange: () => { at[k] = i; show(); }});
+        make(chip, "span", {textContent: value}); }); }
+    const line = make(root, "div", {className: "line slim"});
+    const play = make(line, "button", {className: "play", type: "button", textContent: "\\u25B6"});
+    make(line, "label", {textContent: name, htmlFor: uid + k});
+    const range = make(line, "input", {type: "range", min: 0, max: values.length - 1, step: 1, value: at[k],
+                                       id: uid + k});
+    const output = make(line, "output");
+    const go = i => { range.value = at[k] = i; show(); };
+    range.oninput = () => go(+range.value);
+    play.setAttribute("aria-label", "play " + name);
+    const stop = () => { clearInterval(timer); timer = null;
+                         root.querySelectorAll(".play").forEach(b => b.textContent = "\\u25B6"); };
+    play.onclick = () => {
+      if (timer) return stop();
+      if (at[k] === values.length - 1) go(0);
+      play.textContent = "\\u23F8";
+      timer = setInterval(() => {
+        if (!root.isConnected || at[k] === values.length - 1) stop(); else go(at[k] + 1); }, 250); };
+    controls.push(() => { output.textContent = values[at[k]];
+                          range.setAttribute("aria-valuetext", name + " " + values[at[k]]); }); });
+  const draw = () => views.forEach(paint);
+  const show = () => {
+    controls.forEach(f => f());
+    const row = spec.captions.axes.reduce((r, length, k) => r * length + (length > 1 ? at[k] : 0), 0);
+    caption.textContent = spec.captions.texts[row] || "";
+    draw(); };
+  show(); });
 })();"""

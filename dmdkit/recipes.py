@@ -65,7 +65,7 @@ RECIPES = {
     "teacher": Recipe(
         "Class-conditional DDPM on MNIST: v-prediction, cosine schedule with zero terminal SNR, T = 1024.",
         make_teacher, lambda learner, images, n: train.denoiser_step(learner, images, n),
-        n_steps=10_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
+        n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
         samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddpm", 400, 0.2))),
 }
 
@@ -163,7 +163,7 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
                 bar.update(how.n_steps)
                 continue
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
-            z = torch.randn(len(label), *denoiser.image_shape, generator=generator, device=device)
+            z = torch.randn(len(label), *denoiser.sample_shape, generator=generator, device=device)
             sampler = getattr(sample, how.sampler)
             for state in sampler(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
                 bar.update()

@@ -17,8 +17,8 @@ class State(NamedTuple):
     """A sampler after its ``step``-th network call (counted from 1): at ``t`` it predicted x0, and moved to x."""
     step: int
     t: int
-    x: Tensor   # (B, C, H, W), the sample after the step; after the last one, the image
-    x0: Tensor  # (B, C, H, W), the x-prediction at t
+    x: Tensor   # (B, …), the sample after the step; after the last one, the image
+    x0: Tensor  # (B, …), the x-prediction at t
 
 
 def ddim_step(schedule: Schedule, x0: Tensor, eps: Tensor, s: int) -> Tensor:
@@ -51,9 +51,10 @@ def _states(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None, g
     for step, (t, s) in enumerate(zip(times, times[1:] + [-1]), start=1):
         with torch.no_grad():
             prediction = denoiser(x, t, label, guidance)
-            x0 = prediction.x.clamp(-1, 1) if clip else prediction.x
-            x = x0 if s < 0 else move(x, x0, prediction.eps, t, s)
-        yield State(step, t, x, x0)
+            if clip:
+                prediction = prediction._replace(x=prediction.x.clamp(-1, 1))
+            x = prediction.x if s < 0 else move(x, prediction, t, s)
+        yield State(step, t, x, prediction.x)
 
 
 def ddim(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
@@ -61,7 +62,7 @@ def ddim(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = Non
     """DDIM (Song et al. 2020) with η = 0: deterministic, an integrator of the probability-flow ODE.
 
     Args:
-        z: (B, C, H, W) standard normal noise, the state at t = T−1.
+        z: (B, …) standard normal noise, images or points, the state at t = T−1.
         n_steps: network calls, 1 … T. With guidance each evaluates the network twice.
         label: (B,) int64 in 0 … 9, or None for no class.
         guidance: w of classifier-free guidance; 0 is none.
@@ -69,7 +70,7 @@ def ddim(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = Non
         clip: clamp each x-prediction to [−1, 1].
     Raises ValueError or TypeError, before the first network call, for n_steps, label or z that do not fit.
     """
-    move = lambda x, x0, eps, t, s: ddim_step(denoiser.schedule, x0, eps, s)
+    move = lambda x, prediction, t, s: ddim_step(denoiser.schedule, prediction.x, prediction.eps, s)
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
 
 
@@ -79,15 +80,43 @@ def ddpm(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = Non
 
     Arguments as for ``ddim``; ``generator`` draws the fresh noise of every step, on its own device.
     """
-    def move(x, x0, eps, t, s):
-        mean, variance = posterior(denoiser.schedule, x, x0, t, s)
+    def move(x, prediction, t, s):
+        mean, variance = posterior(denoiser.schedule, x, prediction.x, t, s)
         return mean + variance.sqrt() * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
 
 
+def _angle(schedule: Schedule, t: int) -> float:
+    """φ = arctan(σ_t/α_t), from 0 for clean data to π/2 for pure noise."""
+    alpha, sigma = schedule.at(t, torch.empty(1, dtype=torch.float64))
+    return torch.atan2(sigma, alpha).item()
+
+
+def euler(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+          generator: torch.Generator | None = None, clip: bool = False) -> Iterator[State]:
+    """Euler's method for the probability-flow ODE, which in the angle φ = arctan(σ/α) is dx/dφ = v(x, φ) (Salimans &
+    Ho 2022, Appendix D). Order 1. Arguments as for ``ddim``; the last step goes to the x-prediction."""
+    def move(x, prediction, t, s):
+        return x + (_angle(denoiser.schedule, s) - _angle(denoiser.schedule, t)) * prediction.v
+
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
+def heun(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+         generator: torch.Generator | None = None, clip: bool = False) -> Iterator[State]:
+    """Heun's method for the same ODE: an Euler step, then the mean of the velocities at both its ends (Karras et al.
+    2022, Algorithm 1). Order 2, at two network calls a step but for the last. Arguments as for ``ddim``."""
+    def move(x, prediction, t, s):
+        stride = _angle(denoiser.schedule, s) - _angle(denoiser.schedule, t)
+        ahead = denoiser(x + stride * prediction.v, s, label, guidance).v
+        return x + stride * (prediction.v + ahead) / 2
+
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
 def last(states: Iterator[State]) -> Tensor:
-    """Run a sampler to its end and return its images, (B, C, H, W)."""
+    """Run a sampler to its end and return its images, shaped like z."""
     for state in states:
         pass
     return state.x

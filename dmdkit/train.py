@@ -16,7 +16,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from . import files
-from .data import Images
+from .data import Images, Points
 from .schedule import Schedule, v_from_x_eps
 
 Step = Callable[[torch.Generator], dict[str, Tensor]]
@@ -198,7 +198,7 @@ def denoising_loss(model: Callable, schedule: Schedule, kind: str, x: Tensor, ep
     return (getattr(prediction, kind) - target).square().flatten(1).mean(1)
 
 
-def denoiser_step(learner: Learner, images: Images, batch_size: int, label_dropout: float = 0.1) -> Step:
+def denoiser_step(learner: Learner, images: Images | Points, batch_size: int, label_dropout: float = 0.1) -> Step:
     """The step that trains ``learner.net``, a Denoiser, on ``images`` with global batches of ``batch_size``.
 
     The batch is shared among the processes by ``Learner.share``, which see for its error.
@@ -209,11 +209,11 @@ def denoiser_step(learner: Learner, images: Images, batch_size: int, label_dropo
     def step(generator: torch.Generator) -> dict[str, Tensor]:
         device = generator.device
         index = torch.randint(len(images), (batch_size,), generator=generator, device=device)
-        eps = torch.randn(batch_size, *denoiser.image_shape, generator=generator, device=device)
+        eps = torch.randn(batch_size, *denoiser.sample_shape, generator=generator, device=device)
         t = stratified_times(batch_size, denoiser.schedule.T, generator)
-        label = drop_labels(images.labels[index], denoiser.n_classes, label_dropout, generator)
-        x, _ = images.batch(index[mine])
-        loss = denoising_loss(learner.model, denoiser.schedule, denoiser.prediction, x, eps[mine], t[mine],
+        x, label = images.batch(index)
+        label = drop_labels(label, denoiser.n_classes, label_dropout, generator)
+        loss = denoising_loss(learner.model, denoiser.schedule, denoiser.prediction, x[mine], eps[mine], t[mine],
                               label[mine]).mean()
         norm = learner.update(loss)
         return {"loss": learner.accelerator.reduce(loss.detach(), "mean"), "gradient norm": norm}

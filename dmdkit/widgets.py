@@ -20,13 +20,17 @@ from . import page
 Axes = dict[str, Sequence[str]]
 
 
-def png(figure: Figure, dpi: int = 100) -> bytes:
-    """A matplotlib figure as the bytes of a PNG file. A figure made with pyplot is closed: it would show twice."""
+def png(figure: Figure, dpi: int = 100, colours: int | None = None) -> bytes:
+    """A matplotlib figure as the bytes of a PNG file, in a palette of so many ``colours`` if given: a third of the
+    size. A figure made with pyplot is closed: it would show twice."""
     from matplotlib import pyplot
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     pyplot.close(figure)
+    if colours:
+        image = Image.open(buffer).convert("RGB").quantize(colours)
+        image.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
 
 
@@ -41,8 +45,9 @@ def encode(pixels: Tensor, scale: int = 1) -> bytes:
 
 # Live, with a kernel.
 
-def live(draw: Callable[..., bytes], options: dict[str, Sequence], start: dict | None = None) -> ipywidgets.VBox:
-    """A dropdown for each of ``options`` and a slider for the last, above the picture ``draw(**values)``.
+def live(draw: Callable[..., bytes], options: dict[str, Sequence], start: dict | None = None,
+         n_sliders: int = 1) -> ipywidgets.VBox:
+    """A dropdown for each of ``options`` and a slider for the last ``n_sliders``, above the picture ``draw(**values)``.
 
     Args:
         draw: takes one value by the name of each option and returns a PNG file; under 50 ms, or precompute.
@@ -50,13 +55,14 @@ def live(draw: Callable[..., bytes], options: dict[str, Sequence], start: dict |
     The box has ``.controls`` (widgets by name), ``.slider`` (the last of them) and ``.image``. Setting a control's
     value in code repaints as dragging does.
     """
-    *dropdowns, slider = options
+    dropdowns, sliders = list(options)[:-n_sliders], list(options)[-n_sliders:]
     style = {"style": {"description_width": "initial"}, "layout": ipywidgets.Layout(width="max-content")}
     start = {name: list(values)[0] for name, values in options.items()} | (start or {})
     make = lambda kind, name, **more: kind(options=list(options[name]), value=start[name], description=name, **more)
     controls = {name: make(ipywidgets.Dropdown, name, **style) for name in dropdowns}
-    controls[slider] = make(ipywidgets.SelectionSlider, slider, continuous_update=True, style=style["style"],
-                            layout=ipywidgets.Layout(width="460px", max_width="100%"))
+    for name in sliders:
+        controls[name] = make(ipywidgets.SelectionSlider, name, continuous_update=True, style=style["style"],
+                              layout=ipywidgets.Layout(width="460px", max_width="100%"))
     image = ipywidgets.Image(value=draw(**start), format="png", layout=ipywidgets.Layout(max_width="100%"))
 
     def repaint(change):
@@ -64,9 +70,9 @@ def live(draw: Callable[..., bytes], options: dict[str, Sequence], start: dict |
 
     for control in controls.values():
         control.observe(repaint, names="value")
-    box = ipywidgets.VBox([ipywidgets.HBox([controls[name] for name in dropdowns]), controls[slider], image],
-                          layout=ipywidgets.Layout(align_items="flex-start"))  # else the picture is stretched
-    box.controls, box.slider, box.image = controls, controls[slider], image
+    rows = [ipywidgets.HBox([controls[name] for name in dropdowns]), *(controls[name] for name in sliders), image]
+    box = ipywidgets.VBox(rows, layout=ipywidgets.Layout(align_items="flex-start"))  # else the picture is stretched
+    box.controls, box.slider, box.image = controls, controls[sliders[-1]], image
     return box
 
 
@@ -182,7 +188,8 @@ def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str
     room = 340 if n_panels < 3 else 720  # CSS pixels: beside the controls, or above them
     spec = {"axes": list(axes.items()), "at": [axes[name].index(str(start[name])) for name in axes], "width": width,
             "height": height, "scale": max(1, min(252, room // n_panels) // width), "title": title,
-            "panels": -1 if panels is None else list(axes).index(panels), "captions": list(captions)}
+            "panels": -1 if panels is None else list(axes).index(panels), "captions": list(captions),
+            "sprite": page.uri(encode(grid(flat, gap=0)))}
     still = png(figure)
-    return Bundle(page.make(spec, encode(grid(flat, gap=0)), still), still,
+    return Bundle(page.make(spec, still, page.FRAMES), still,
                   f"{title or 'Player'}: " + ", ".join(f"{name} {' '.join(axes[name])}" for name in axes))

@@ -1,4 +1,4 @@
-"""Lesson 00 in a real browser: JupyterLab opens it, its cells run, its sliders move. Needs Chromium and Playwright."""
+"""Lessons in a real browser: JupyterLab opens them, cells run, sliders move. Needs Chromium and Playwright."""
 import json
 import os
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmdkit import widgets
+from dmdkit import fields, widgets
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 try:
@@ -25,7 +25,8 @@ if not CHROMIUM or sync_playwright is None:
     warnings.warn(reason)  # pytest prints it in its summary
     pytest.skip(reason, allow_module_level=True)
 
-LESSON = Path(__file__).resolve().parent.parent / "notebooks" / "00_start_here.ipynb"
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+LESSON = NOTEBOOKS / "00_start_here.ipynb"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TOKEN, PATIENCE = "lesson", 240  # s, before a test gives up; what has a bound of its own says so
@@ -48,11 +49,11 @@ def settings(home: Path, theme: str) -> None:
         (folder / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
 
 
-def start_lab(folder: Path, theme: str = "Light") -> tuple[subprocess.Popen, str]:
-    """JupyterLab on a copy of the lesson, with a home of its own; returns the process and the lesson's address."""
+def start_lab(folder: Path, theme: str = "Light", path: Path = LESSON) -> tuple[subprocess.Popen, str]:
+    """JupyterLab on a copy of a lesson, with a home of its own; returns the process and the lesson's address."""
     home = folder / "home"
     (folder / "lessons").mkdir()
-    shutil.copy(LESSON, folder / "lessons")
+    shutil.copy(path, folder / "lessons")
     settings(home, theme)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -66,7 +67,7 @@ def start_lab(folder: Path, theme: str = "Light") -> tuple[subprocess.Popen, str
          f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'lessons'}"],
         env=environment, stdout=open(folder / "lab.log", "wb"), stderr=subprocess.STDOUT)
     await_server(server, port, folder / "lab.log")
-    return server, f"http://127.0.0.1:{port}/lab/tree/{LESSON.name}?token={TOKEN}"
+    return server, f"http://127.0.0.1:{port}/lab/tree/{path.name}?token={TOKEN}"
 
 
 def await_server(server: subprocess.Popen, port: int, log: Path) -> None:
@@ -81,8 +82,9 @@ def await_server(server: subprocess.Popen, port: int, log: Path) -> None:
 
 
 @pytest.fixture
-def lesson(tmp_path):
-    server, address = start_lab(tmp_path)
+def lesson(tmp_path, request):
+    """The address of lesson 00, or of the one that the test names."""
+    server, address = start_lab(tmp_path, path=getattr(request, "param", LESSON))
     yield address
     server.terminate()  # the server ends its kernels
     try:
@@ -118,22 +120,22 @@ def drag(page, knob: dict, by: int) -> None:
     page.mouse.up()
 
 
-def drag_live_slider(page) -> None:
-    """Wait for the live slider of a running kernel, drag its knob to the left, and wait for another picture."""
+def drag_live_slider(page, to: int = -250) -> None:
+    """Wait for the live slider of a running kernel, drag its knob sideways, and wait for another picture."""
     box = page.locator(".widget-vbox:has(.widget-image)").first
     box.wait_for(timeout=1000 * PATIENCE)
     box.scroll_into_view_if_needed()
-    image, knob = box.locator(".widget-image"), box.locator(".noUi-handle")
+    image, knob = box.locator(".widget-image"), box.locator(".noUi-handle").last
     image.evaluate("i => i.decode()")
     before = image.get_attribute("src"), image.screenshot()
-    drag(page, knob.bounding_box(), -250)
+    drag(page, knob.bounding_box(), to)
     page.wait_for_function("([image, src]) => image.src !== src && image.complete",
                            arg=[image.element_handle(), before[0]], timeout=1000 * PATIENCE)
     assert image.screenshot() != before[1]
 
 
-def picture(player) -> str:
-    return player.locator(".panels canvas").first.evaluate("canvas => canvas.toDataURL()")
+def picture(player, panels: str = ".panels") -> str:
+    return player.locator(f"{panels} canvas").first.evaluate("canvas => canvas.toDataURL()")
 
 
 def drag_player(page, player) -> None:
@@ -169,6 +171,25 @@ def test_lesson_00_from_opening_to_the_moving_slider(browser, lesson):
     assert page.locator(".dmd-player .number").text_content() == "1"
     assert not errors
     assert moving < 60 or busy
+    page.close()
+
+
+@pytest.mark.parametrize("lesson", [NOTEBOOKS / "02_scores.ipynb", NOTEBOOKS / "03_dmd_in_2d.ipynb"], indirect=True,
+                         ids=["02", "03"])
+def test_a_lesson_of_the_plane_runs_and_its_sliders_move(browser, lesson):
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(lesson)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
+    run_all(page)
+    drag_live_slider(page, to=250)
+    player = page.locator(".dmd-player:has(.fields)").first
+    slider = player.locator("input[type=range]").last
+    slider.press("Home")
+    before = picture(player, ".fields")
+    drag(page, knob_at(slider, 0.0), 400)
+    assert picture(player, ".fields") != before
+    assert not errors
     page.close()
 
 
@@ -220,3 +241,66 @@ def test_player_chooses_and_plays(page):
     assert player.locator(".number").text_content() == "512"
     player.get_by_role("button", name="play").click()
     page.wait_for_function("() => document.querySelector('.number').textContent === '2048'", timeout=10_000)
+
+
+# The player of fields.
+
+@pytest.fixture
+def field_page(browser, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    grid, axes = fields.grid(6), {"objective": ["one", "other"], "training": list(range(5)), "t": [50, 300, 800]}
+    panels = [fields.Panel("real", grid[None, None, None], torch.randn(1, 1, 3, 36, 2, generator=g)),
+              fields.Panel("fake", grid[None, None, None], torch.randn(2, 5, 3, 36, 2, generator=g)),
+              fields.Panel("points", points=torch.randn(2, 5, 1, 20, 2, generator=g))]
+    one = fields.player(panels, axes, menus=["objective"], caption=lambda **at: " ".join(at.values()))
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{one.html}<hr>{one.html}")
+    page, errors = browser.new_page(viewport={"width": 900, "height": 1200}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.dmd-player[data-ready]').length === 2")
+    yield page
+    page.close()
+    assert not errors
+
+
+def test_each_slider_of_a_field_player_moves_the_panels_that_depend_on_it(field_page):
+    player = field_page.locator(".dmd-player").first
+    seen = lambda: [c.evaluate("c => c.toDataURL()") for c in player.locator(".fields canvas").all()]
+    caption = player.locator(".caption")
+    other = field_page.locator(".dmd-player").nth(1).locator(".fields canvas").first
+    untouched, start = other.evaluate("c => c.toDataURL()"), seen()
+    assert caption.text_content() == "one 4 50"
+
+    def changed(by) -> list[bool]:
+        before = seen()
+        by()
+        return [a != b for a, b in zip(before, seen())]
+
+    training, t = player.locator("input[type=range]").all()
+    assert changed(lambda: drag(field_page, knob_at(t, 0.0), 250)) == [True, True, False]  # real and fake depend on t
+    training.press("End")
+    assert changed(lambda: drag(field_page, knob_at(training, 1.0), -200)) == [False, True, True]
+    choose = player.get_by_role("radio", name="other", exact=True)
+    assert changed(lambda: choose.check(force=True)) == [False, True, True]
+    assert seen() != start and other.evaluate("c => c.toDataURL()") == untouched
+    training.press("End"), t.press("Home")
+    assert caption.text_content() == "other 4 50"
+
+
+def knob_at(slider, share: float) -> dict:
+    """The box of a range input's knob, 16 pixels wide, at a share of its way."""
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    return {"x": box["x"] + share * (box["width"] - 16), "y": box["y"], "width": 16, "height": box["height"]}
+
+
+def test_a_field_player_plays_one_axis_to_its_end_and_shows_the_mouse_in_every_panel(field_page):
+    player = field_page.locator(".dmd-player").first
+    training = player.locator("input[type=range]").first
+    training.press("Home")
+    player.get_by_role("button", name="play training").click()
+    field_page.wait_for_function("slider => slider.value === '4'", arg=training.element_handle(), timeout=10_000)
+    canvases = player.locator(".fields canvas")
+    before = [c.evaluate("c => c.toDataURL()") for c in canvases.all()]
+    canvases.first.hover(position={"x": 40, "y": 60})
+    assert all(c.evaluate("c => c.toDataURL()") != old for c, old in zip(canvases.all(), before))

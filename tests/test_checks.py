@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from matplotlib.figure import Figure
 
-from dmdkit import check, plots, sample, schedule
+from dmdkit import check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, sample, schedule, score
 from dmdkit.check.harness import Exercise
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -141,14 +141,117 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "with_label": "not used",
         "with_label.add_(w * (with_label - without))": "in place",
     },
+    "ex_2_1": {
+        "(sigma * x_t + alpha * v) / sigma": "sign is flipped",
+        "-sigma * x_t - alpha * v": "This is −ε̂",
+        "sigma * x_t + alpha * v": "This is ε̂",
+        "-(sigma * x_t + alpha * v) / sigma**2": "divided by σ²",
+        "-v / sigma": "v for the noise",
+        "alpha * x_t - sigma * v": "This is x̂",
+        "-(alpha * x_t - sigma * v) / sigma": "x̂ where ε̂ belongs",
+        "-(alpha * x_t + sigma * v) / sigma": "α and σ are swapped",
+        "-(sigma * x_t - alpha * v) / sigma": "minus where",
+        "x_t.mul_(-sigma).sub_(alpha * v).div_(sigma)": "in place",
+        "-(sigma[:, None] * x_t + alpha * v) / sigma": "nothing has to be reshaped",
+    },
+    "ex_2_2": {
+        "(x_t - sigma**2 * score) / alpha": "sign is flipped",
+        "(x_t + sigma * score) / alpha": "σ where the formula has σ²",
+        "(x_t + score) / alpha": "σ² is missing",
+        "x_t + sigma**2 * score": "division by α is missing",
+        "x_t + sigma**2 * score / alpha": "Only the score",
+        "x_t / alpha + sigma**2 * score": "Only x_t",
+        "alpha * (x_t + sigma**2 * score)": "multiplied by α",
+        "(x_t + sigma**2 * score) / alpha**2": "term by term",
+    },
+    "ex_2_3": {
+        "(-distance**2 / (2 * sigma**2)).softmax(0) @ points": "wrong axis",
+        "(distance**2 / (2 * sigma**2)).softmax(1) @ points": "farthest",
+        "(-torch.cdist(x_t, points)**2 / (2 * sigma**2)).softmax(1) @ points": "α is missing",
+        "(-distance / (2 * sigma**2)).softmax(1) @ points": "distance must be squared",
+        "(-distance**2 / (2 * sigma)).softmax(1) @ points": "σ must be squared",
+        "(-distance**2 / sigma**2).softmax(1) @ points": "2 is missing",
+        "(-distance**2 / 2 * sigma**2).softmax(1) @ points": "term by term",
+        "alpha * (-distance**2 / (2 * sigma**2)).softmax(1) @ points": "mean of α x",
+        "points[distance.argmin(1)]": "nearest",
+        "points.mean(0).expand(len(x_t), 2)": "plain mean",
+        "(-distance**2 / (2 * sigma**2)).exp() @ points / (-distance**2 / (2 * sigma**2)).exp().sum(1, True)": "0/0",
+        "(-(x_t - alpha * points)**2 / (2 * sigma**2)).softmax(1) @ points": "should be (B, N)",
+    },
+    "ex_2_4": {
+        "x + step_size / 2 * score": "noise is missing",
+        "x + step_size**0.5 * z": "random walk",
+        "x + step_size / 2 * score + step_size * z": "root is missing",
+        "x + step_size * score + step_size**0.5 * z": "½ is missing",
+        "x + step_size * score + (2 * step_size)**0.5 * z": "other convention",
+        "x - step_size / 2 * score + step_size**0.5 * z": "sign is flipped",
+        "x + step_size / 2 * score + z": "unscaled",
+        "step_size / 2 * score + step_size**0.5 * z": "x itself",
+        "x + step_size / 2 * score + step_size**0.5 * torch.randn_like(x)": "handed in as z",
+        "x.add_(step_size / 2 * score).add_(step_size**0.5 * z)": "in place",
+    },
+    "ex_3_1": {
+        "-(x - m_real) / v_real + (x - m_fake) / v_fake": "sign is flipped",
+        "-(x - m_fake) / v_fake ** 0.5 + (x - m_real) / v_real ** 0.5": "standard deviation",
+        "(x - m_real) - (x - m_fake)": "variances are missing",
+        "-(x - m_fake) / v_fake": "fake score alone",
+        "(x - m_real) / v_real": "real score alone",
+        "-(x - m_fake) / v_fake - (x - m_real) / v_real": "added",
+        "x.sub_(m_fake).neg_().div_(v_fake) + (x - m_real) / v_real": "values are not",
+    },
+    "ex_3_2": {
+        "alpha * (mu_real - mu_fake) / sigma**2": "sign is flipped",
+        "alpha * (mu_fake - mu_real) / sigma": "it is σ²",
+        "(mu_fake - mu_real) / sigma**2": "α is missing",
+        "alpha * (mu_fake - mu_real)": "σ² is missing",
+        "mu_fake - mu_real": "turns it into",
+        "sigma**2 / alpha * (mu_fake - mu_real)": "goes back",
+    },
+    "ex_3_3": {
+        "-solved(x, t, eps, real, fake, alpha, sigma)": "sign is flipped",
+        "fake(noised(), t) - real(noised(), t)": "not normalised",
+        "(fake(noised(), t) - real(noised(), t)) / (x - real(noised(), t)).abs().mean()": "one number for the whole",
+        "(fake(noised(), t) - real(noised(), t)) / (x - real(noised(), t)).abs()": "values are not",
+        "solved(x, t, torch.randn_like(x), real, fake, alpha, sigma)": "same x_t",
+        "solved(x, t, eps, real, fake, sigma, alpha)": "swapped",
+        "(x - real(noised(), t)) / column((x - real(noised(), t)).abs().flatten(1).mean(1))": "fake score is missing",
+        "alpha[t] * x": "reshape it",
+        "solved(x, t, eps, real, fake, alpha, sigma)[0]": "should have shape",
+    },
+    "ex_3_4": {
+        "0.5 * (x - (x - g)).square().mean()": "derivative is zero",
+        "0.5 * (x - (x + g).detach()).square().mean()": "sign is flipped",
+        "(x - (x - g).detach()).square().mean()": "½ is missing",
+        "0.5 * (x - (x - g).detach()).square().sum()": "not the sum",
+        "0.5 * (x - g).square().mean()": "pulls x towards g",
+        "0.5 * (x.detach() - (x - g).detach()).square().mean()": "still attached",
+        "0.5 * g.square().mean().item()": "return a tensor",
+    },
+    "ex_3_5": {
+        "(fake(a() * generator(z) + s() * eps, t) - generator(z)).square().mean()": "easy to denoise",
+        "(fake(a() * generator(z).detach() + s() * eps, t) - generator(z)).square().mean()": "its target is not",
+        "(fake(a() * generator(z) + s() * eps, t) - generator(z).detach()).square().mean()": "shown is not",
+        "(fake(a() * generator(z).detach() + s() * eps, t) - eps).square().mean()": "target is ε",
+        "(fake(generator(z).detach(), t) - generator(z).detach()).square().mean()": "clean samples",
+        "solved(fake, generator, z, t, eps, alpha, sigma).detach()": "still attached",
+        "0.5 * solved(fake, generator, z, t, eps, alpha, sigma)": "factor ½",
+    },
 }
+
+
+COLUMN = "column = lambda value: value.reshape(-1, *[1] * (z.ndim - 1)); "
+LOCAL = {  # what the wrong answers of an exercise may use
+    "ex_2_3": "distance = torch.cdist(x_t, alpha * points); ",
+    "ex_3_3": COLUMN.replace("z.", "x.") + "noised = lambda: column(alpha[t]) * x + column(sigma[t]) * eps; ",
+    "ex_3_5": COLUMN + "a, s = (lambda: column(alpha[t])), (lambda: column(sigma[t])); "}
 
 
 @pytest.mark.parametrize("name, answer, said", [(n, a, s) for n, answers in WRONG.items() for a, s in answers.items()])
 def test_a_check_names_what_learners_get_wrong(name, answer, said, capsys):
     source = nbgrader_cells(graded=False)[name]
     scope = {"torch": torch, "sample": sample, "schedule": schedule, "solved": run(source)}
-    exec(stub(source, f"return {answer}"), scope)
+    prepare = LOCAL.get(name, "")
+    exec(stub(source, f"{prepare}return {answer}"), scope)
     text = verdict(name, scope[run(source).__name__], capsys)
     assert text.startswith("✗") and said in text
 
@@ -211,12 +314,84 @@ def test_the_oracle_of_1_4_is_the_line_through_both_predictions():
     torch.testing.assert_close(guide(c, u, 1.0) - c, c - u)
 
 
+def known_noise(*shape: int):
+    """x_t, α and σ in float64, and the answers for data that are one of two points: score by autograd, mean by Bayes."""
+    one, other = torch.randn(2, *shape[1:], dtype=torch.float64)
+    t = torch.randint(50, 900, (shape[0],))
+    x_t = torch.randn(shape, dtype=torch.float64).requires_grad_()
+    alpha, sigma = schedule.cosine().at(t, x_t)
+    log = torch.stack([-((x_t - alpha * x) / sigma).square().flatten(1).sum(1) / 2 for x in (one, other)])
+    slope, = torch.autograd.grad(log.logsumexp(0).sum(), x_t)
+    share = log.detach().softmax(0).reshape(2, -1, *[1] * (len(shape) - 1))
+    return x_t.detach(), alpha, sigma, slope, share[0] * one + share[1] * other
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (5, 1, 3, 2)])
+def test_the_oracles_of_2_1_and_2_2_are_the_gradient_of_the_log_density_and_bayes_rule(shape):
+    x_t, alpha, sigma, slope, mean = known_noise(*shape)
+    v = alpha * (x_t - alpha * mean) / sigma - sigma * mean
+    torch.testing.assert_close(check.ex_2_1.oracle(x_t, v, alpha, sigma), slope)
+    torch.testing.assert_close(check.ex_2_2.oracle(x_t, slope, alpha, sigma), mean)
+
+
+def test_the_oracle_of_2_3_is_tweedie_on_the_gradient_of_the_log_density():
+    points, alpha, sigma = torch.randn(6, 2, dtype=torch.float64), 0.8, 0.6
+    x_t = torch.randn(5, 2, dtype=torch.float64).requires_grad_()
+    log = (-torch.cdist(x_t, alpha * points).square() / (2 * sigma**2)).logsumexp(1)
+    slope, = torch.autograd.grad(log.sum(), x_t)
+    wanted = ((x_t + sigma**2 * slope) / alpha).detach()
+    torch.testing.assert_close(check.ex_2_3.oracle(x_t.detach(), points, alpha, sigma), wanted)
+
+
+def test_the_oracle_of_2_4_moves_mean_and_variance_as_the_closed_form_says():
+    """For the standard normal, whose score is −x: x ← (1 − η/2) x + √η z."""
+    x, z, step = torch.randn(9, 2, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64), 0.4
+    got = check.ex_2_4.oracle(x, -x, step, z)
+    torch.testing.assert_close(got, (1 - step / 2) * x + step**0.5 * z)
+
+
+def test_the_oracle_of_3_1_is_the_difference_of_two_scores_of_the_kit():
+    x = torch.randn(9, 1, dtype=torch.float64)
+    one = lambda m, v: score.GaussianMixture(torch.tensor([[m]]), torch.tensor([[[v]]]), torch.ones(1))
+    slope = lambda p: -(x - p.denoise(x, 1.0, 1e-4)) / 1e-8  # Tweedie, at next to no noise
+    wanted = slope(one(0.3, 0.5)) - slope(one(-0.4, 2.0))
+    torch.testing.assert_close(check.ex_3_1.oracle(x, 0.3, 0.5, -0.4, 2.0), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_oracles_of_3_2_and_3_3_are_the_kits_own_gradient():
+    s, x, eps, t = schedule.cosine(), torch.randn(6, 2), torch.randn(6, 2), torch.randint(5, 900, (6,))
+    real, fake = lambda x_t, t: x_t.tanh(), lambda x_t, t: 0.3 * x_t
+    x_t, (alpha, sigma) = s.noise(x, t, eps), s.at(t, x)
+    wanted = dmd.matching_gradient(x, real(x_t, t), fake(x_t, t), alpha, sigma)
+    torch.testing.assert_close(check.ex_3_3.oracle(x, t, eps, real, fake, *tables(s)), wanted)
+    wanted = dmd.matching_gradient(x, eps, x_t, alpha, sigma, "kl")
+    torch.testing.assert_close(alpha * check.ex_3_2.oracle(eps, x_t, alpha, sigma), wanted)
+
+
+def test_the_oracles_of_3_4_and_3_5_are_what_the_kits_losses_give():
+    x, g = torch.randn(4, 2, requires_grad=True), torch.randn(4, 2)
+    wanted = torch.autograd.grad(dmd.matching_loss(x, g), x)[0]
+    torch.testing.assert_close(check.ex_3_4.oracle(x, g), wanted)
+    case = check.ex_3_5.cases(torch.Generator().manual_seed(1))[0]
+    by_autograd = check.ex_3_5.probe(lambda fake, generator, z, t, eps, alpha, sigma: (
+        fake(alpha[t][:, None] * generator(z).detach() + sigma[t][:, None] * eps, t) - generator(z).detach()
+    ).square().mean(), *case)
+    torch.testing.assert_close(check.ex_3_5.oracle(*case), by_autograd)
+
+
 # Pictures.
 
 COSINE, LINEAR, SHORT = schedule.cosine(), schedule.linear(), schedule.linear(T=2)
 X, EPS = torch.rand(12, 1, 28, 28) * 2 - 1, torch.randn(12, 1, 28, 28)
 STATE = sample.State(1, 1023, X, X)
 SCORE = {"images": 40, "accuracy": 0.9, "precision": 0.8, "recall": 0.7, "frechet_distance": 1.0}
+DOTS = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+PATH = torch.linspace(-1, 1, 60).reshape(5, 6, 2)
+RUN = dmd_2d.Run(torch.tensor([0, 5]), torch.tensor([[1, 2], [0, 2]]), torch.tensor([[1.0, 0.2], [0.9, 0.1]]),
+                 *[torch.zeros(0)] * 3)
+EXACT = [score.Exact(mixture, COSINE) for mixture in (score.ring(), score.two_modes())]
+PANEL = fields.Panel("a", DOTS, 9 * DOTS, DOTS, torch.rand(8, 8, generator=torch.Generator().manual_seed(0)))
+LINE = score.GaussianMixture.round(torch.tensor([[-0.6], [0.6]]), 0.12)
 CORNERS = {
     "digits": [(X,), (X[:1], 1, "title", ["row"], ["head"]), (X, 5), (X * 3, 12)],
     "curve": [([],), ([1.0],), ([0.0, -1.0],), (list(range(1, 100)), "title", "loss", 10, 200)],
@@ -230,11 +405,28 @@ CORNERS = {
     "draw_posterior": [(COSINE, 1023, 400), (COSINE, 1, 0), (COSINE, 1023, 1022, 1.0, 3.0), (LINEAR, 399, 0)],
     "draw_path": [([STATE],), ([STATE] * 50, 9, 11, "title"), ([STATE] * 2, 9)],
     "draw_tradeoff": [([0.0], [SCORE], SCORE), ([0.0, 1.0, 3.0], [SCORE] * 3, SCORE, ["recall"])],
+    "draw_clouds": [({"a": DOTS},), ({"a": DOTS, "b": DOTS[:1]}, "title", 4), ({k: DOTS for k in "abc"}, "", 2, 3.0)],
+    "draw_line": [(LINE, COSINE, [0]), (LINE, LINEAR, [399]), (LINE, COSINE, [0, 255, 511, 1023], "title", 3.0)],
+    "draw_paths": [({"a": PATH}, score.ring().log_density), ({"a": PATH[:1]}, score.ring().log_density, "title", 0.0),
+                   ({k: PATH * 9 for k in "abcd"}, score.ring().log_density, "title", 0.5, 2.0)],
+    "draw_curves": [({"a": [0.5]}, [1]), ({"a": [0.5, 1.0]}, [0.0, 1.0]),
+                    ({k: [0.2, 0.3, 0.4] for k in "abcd"}, [1, 10, 240], "title", "x", "y", {"truth": 0.8})],
+    "draw_step_sizes": [([0.5], [1.1]), ([0.1, 2.0, 3.99], [1.0, 2.0, 400.0], "title")],
+    "draw_orders": [([8], {"d": {"a": [0.1]}}, {"d": {"a": 1.0}}),
+                    ([8, 64], *({d: {k: v for k in "abcd"} for d in "de"} for v in ([0.1, 1e-6], 1.0)), "title")],
+    "draw_runs": [({"a": RUN}, 0.1, 2), ({k: RUN for k in "abcdefg"}, 0.1, 8, "title")],
+    "draw_predictions": [(score.ring().log_density, *EXACT, DOTS[0], [50], DOTS[:1]),
+                         (score.ring().log_density, *EXACT, DOTS[1], [0, 500, 1023], DOTS, "title")],
+    "draw_watch": [([PANEL], [0], [1.0], 5, 0.1), ([PANEL] * 3, [0, 5], [1.0, 0.2], 5, 0.1, 3.0)],
 }
 
 
+PICTURES = {name: f for module in (plots, plots_2d, plots_dmd) for name, f in vars(module).items()
+            if callable(f) and f.__module__ == module.__name__}
+
+
 def test_every_picture_has_its_corners_here():
-    drawn = {name for name, f in vars(plots).items() if name.startswith("draw_") and callable(f)}
+    drawn = {name for name in PICTURES if name.startswith("draw_")}
     assert drawn == {name for name in CORNERS if name.startswith("draw_")}
 
 
@@ -242,9 +434,14 @@ def test_every_picture_has_its_corners_here():
 @pytest.mark.filterwarnings("error")
 def test_a_picture_renders_at_its_corners_and_changes_nothing(name, values):
     x, eps = X.clone(), EPS.clone()
-    figure = getattr(plots, name)(*values)
+    figure = PICTURES[name](*values)
     assert isinstance(figure, Figure) and rendered(figure)
     assert torch.equal(X, x) and torch.equal(EPS, eps)
+
+
+def test_every_panel_of_clouds_holds_its_points_and_empty_places_hold_nothing():
+    figure = plots_2d.draw_clouds({name: DOTS for name in "abc"}, columns=2)
+    assert [len(axes.collections[0].get_offsets()) if axes.collections else 0 for axes in figure.axes] == [50, 50, 50, 0]
 
 
 def rendered(figure: Figure) -> bytes:
@@ -255,5 +452,5 @@ def rendered(figure: Figure) -> bytes:
 
 @pytest.mark.parametrize("name", CORNERS)
 def test_the_same_values_give_the_same_picture(name):
-    first, second = (rendered(getattr(plots, name)(*CORNERS[name][-1])) for _ in range(2))
+    first, second = (rendered(PICTURES[name](*CORNERS[name][-1])) for _ in range(2))
     assert first == second

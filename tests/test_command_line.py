@@ -185,3 +185,10 @@ def test_evaluate_measures_and_saves_onto_the_card(call, tmp_path):
 def test_list_names_what_ships(call):
     status, out, _ = call("list")
     assert status == 0 and [line.split()[0] for line in out.splitlines()] == store.names()
+
+
+# The experiments in two dimensions
+
+def test_dmd_2d_says_where_it_wrote(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(__main__.dmd_2d, "build", lambda: tmp_path / "runs.safetensors")
+    assert call("dmd-2d") == (0, f"Written to {tmp_path / 'runs.safetensors'}.\n", "")

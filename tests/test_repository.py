@@ -72,10 +72,10 @@ def test_what_the_library_imports_is_what_it_depends_on():
 FLOORS = {0: ["__init__", "files", "page"],
           1: ["schedule", "data", "nets"],
           2: ["denoiser"],
-          3: ["sample", "score", "metrics", "plots", "widgets"],
-          4: ["train", "check"],
-          5: ["classify", "dmd", "dmd2", "progressive"],
-          6: ["store"],
+          3: ["sample", "metrics", "plots", "widgets"],
+          4: ["score", "train", "check", "fields"],
+          5: ["classify", "dmd", "dmd2", "progressive", "plots_2d", "plots_dmd"],
+          6: ["store", "dmd_2d"],
           7: ["explorer", "recipes"],
           8: ["__main__"]}
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -9,7 +9,7 @@ from conftest import Counted, tiny_denoiser
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from oracles import FiniteData, Gaussian
 
-from dmdkit import sample, schedule, store
+from dmdkit import sample, schedule, score, store
 from dmdkit.denoiser import Denoiser
 
 LABEL = torch.tensor([3, 7])
@@ -216,6 +216,68 @@ def test_ancestral_sampling_draws_from_the_law_that_its_steps_imply():
     assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
 
 
+# Solvers of the probability-flow ODE
+
+TILTED = score.GaussianMixture(torch.tensor([[0.3, -0.2]]), torch.tensor([[[0.25, 0.1], [0.1, 0.09]]]), torch.ones(1))
+
+
+def flow(z: torch.Tensor) -> torch.Tensor:
+    """Where the ODE leads z if the data are TILTED: it keeps the coordinates along the covariance's axes, in units of
+    the spread, so that z ends at m + Σ^½ z."""
+    values, vectors = torch.linalg.eigh(TILTED.covariances[0].double())
+    return TILTED.means.double() + z @ vectors * values.sqrt() @ vectors.T
+
+
+@pytest.mark.parametrize("sampler, order", [(sample.ddim, 1), (sample.euler, 1), (sample.heun, 2)])
+def test_a_solver_has_its_order_against_the_closed_flow_of_a_gaussian(sampler, order):
+    z, sch = torch.randn(50, 2, generator=generator(5), dtype=torch.float64), schedule.cosine()
+    error = lambda n: (sample.last(sampler(score.Exact(TILTED, sch), z, n)) - flow(z)).norm(dim=1).mean().item()
+    errors = [error(n) for n in (32, 64, 128, 256)]
+    for coarse, fine in zip(errors, errors[1:]):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
+    assert errors[-1] < (1e-2 if order == 1 else 2e-4)
+
+
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.euler, sample.heun])
+def test_a_solver_follows_the_flow_of_an_uneven_schedule_too(sampler):
+    """The linear schedule's angles are not equally spaced, and it stops at α = 0.13: so start where its flow does."""
+    sch, z = schedule.linear(), torch.randn(20, 2, generator=generator(6), dtype=torch.float64)
+    alpha, sigma = sch.alpha[-1], sch.sigma[-1]
+    values, vectors = torch.linalg.eigh(TILTED.covariances[0].double())
+    start = alpha * TILTED.means.double() + z @ vectors * (alpha**2 * values + sigma**2).sqrt() @ vectors.T
+    error = lambda n: (sample.last(sampler(score.Exact(TILTED, sch), start, n)) - flow(z)).norm(dim=1).mean().item()
+    coarse, fine = error(100), error(200)
+    assert coarse < 0.04 and fine < 0.6 * coarse
+
+
+def test_a_step_of_euler_and_of_heun_is_the_formula_in_the_angle():
+    denoiser, z = score.Exact(score.ring(), schedule.cosine()), torch.randn(4, 2, dtype=torch.float64)
+    stride = math.pi / 2 * 512 / 1024  # from t = 1023 to 511
+    slope = denoiser(z, 1023).v
+    ahead = z - stride * slope
+    for sampler, want in ((sample.euler, ahead), (sample.heun, z - stride * (slope + denoiser(ahead, 511).v) / 2)):
+        torch.testing.assert_close(next(sampler(denoiser, z, 2)).x, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [sample.euler, sample.heun])
+def test_every_solver_ends_on_its_last_prediction_and_in_one_step_they_agree(tiny, sampler):
+    z = torch.randn(2, 1, 28, 28)
+    states = list(sampler(tiny, z, 3, LABEL))
+    assert [state.t for state in states] == [1023, 682, 340] and torch.equal(states[-1].x, states[-1].x0)
+    assert not any(state.x.requires_grad for state in states)
+    assert torch.equal(sample.last(sampler(tiny, z, 1, LABEL)), sample.last(sample.ddim(tiny, z, 1, LABEL)))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(states, sampler(tiny, z, 3, LABEL, generator=generator(1))))
+
+
+@pytest.mark.parametrize("sampler, calls", [(sample.euler, 5), (sample.heun, 9)])
+def test_the_number_of_network_calls(tiny, sampler, calls):
+    tiny.net = Counted(tiny.net)
+    for guidance in (0.0, 1.0):  # guided, both evaluations are one call of a double batch
+        tiny.net.calls = 0
+        sample.last(sampler(tiny, torch.randn(2, 1, 28, 28), 5, LABEL, guidance))
+        assert tiny.net.calls == calls
+
+
 # Guidance
 
 def test_guidance_is_the_hand_written_combination_of_two_calls(tiny):
@@ -311,13 +373,13 @@ BAD = [
     (dict(label=3), TypeError, r"label must be a tensor of whole numbers .*; got int\."),
     (dict(label=torch.tensor([1, 2, 3])), ValueError, r"label must have shape \(2,\), one a sample; got \(3,\)\."),
     (dict(label=torch.tensor([[1], [2]])), ValueError, r"label must have shape \(2,\), one a sample; got \(2, 1\)\."),
-    (dict(z=torch.randn(2, 1, 32, 32)), ValueError, r"images must have shape \(B, 1, 28, 28\); got \(2, 1, 32, 32\)\."),
-    (dict(z=torch.randn(2, 3, 28, 28)), ValueError, r"images must have shape \(B, 1, 28, 28\); got \(2, 3, 28, 28\)\."),
-    (dict(z=torch.randn(2, 784)), ValueError, r"images must have shape \(B, 1, 28, 28\); got \(2, 784\)\."),
+    (dict(z=torch.randn(2, 1, 32, 32)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 1, 32, 32\)\."),
+    (dict(z=torch.randn(2, 3, 28, 28)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 3, 28, 28\)\."),
+    (dict(z=torch.randn(2, 784)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 784\)\."),
 ]
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.euler, sample.heun])
 @pytest.mark.parametrize("change, error, sentence", BAD, ids=lambda value: "")
 def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, error, sentence):
     denoiser = tiny_denoiser()
@@ -328,7 +390,7 @@ def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, erro
     assert denoiser.net.calls == 0 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.euler, sample.heun])
 def test_a_sampler_checks_labels_itself(sampler):
     """On a GPU a Denoiser does not look at the labels' values, since that would wait for the GPU at every step."""
     unchecked = SimpleNamespace(schedule=schedule.cosine(), n_classes=10)  # not callable: a network call would show
@@ -339,7 +401,7 @@ def test_a_sampler_checks_labels_itself(sampler):
 def test_a_denoiser_alone_refuses_the_same(tiny):
     tiny.net = Counted(tiny.net)
     x_t = torch.randn(2, 1, 28, 28)
-    with pytest.raises(ValueError, match=r"images must have shape \(B, 1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"samples must have shape \(B, 1, 28, 28\)"):
         tiny(x_t[:, :, :27], 5, LABEL)
     with pytest.raises(ValueError, match=r"label must lie in 0 … 9"):
         tiny(x_t, 5, LABEL + 9)

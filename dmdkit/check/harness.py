@@ -28,6 +28,8 @@ class Exercise:
             learner's results on all the cases is named.
         error: what to add when shapes do not fit.
         random: what to say when it gives another answer each time it is called.
+        probe: what is compared, if not the function's own result: takes the function and a case's arguments, and
+            returns a tensor, the derivative of a loss say.
     """
     number: str
     oracle: Callable
@@ -35,6 +37,7 @@ class Exercise:
     mistakes: dict[str, Callable] = field(default_factory=dict)
     error: str = ""
     random: str = "It draws random numbers, and this function should not."
+    probe: Callable = lambda function, *case: function(*case)
 
     def __call__(self, function: Callable) -> None:
         """Check ``function``: print what was compared and the verdict; under nbgrader raise CheckFailed if wrong."""
@@ -43,7 +46,7 @@ class Exercise:
                                          f"without calling it; got {type(function).__name__}.")
         cases = self.cases(torch.Generator().manual_seed(SEED))
         expected = [self.oracle(*case) for case in cases]
-        results = [_call(function, case) for case in cases]
+        results = [self._call(function, case) for case in cases]
         print(f"Exercise {self.number}: {getattr(function, '__name__', 'your function')}")
         names = list(inspect.signature(self.oracle).parameters)
         for case, want, got in zip(cases, expected, results):
@@ -55,34 +58,36 @@ class Exercise:
         faults = [_unfit(want, got, self.error) for want, got in zip(expected, results)]
         values = [(want, got) for want, got, fault in zip(expected, results, faults) if not fault]
         if not any(faults) and all(_close(want, got) for want, got in values):
-            return next(filter(None, (_changed(function, case) for case in cases)), "")
-        again = [_call(function, case) for case in cases]
+            return next(filter(None, (self._changed(function, case) for case in cases)), "")
+        again = [self._call(function, case) for case in cases]
         if any(isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and not torch.equal(a, b)
                and not (a.isnan() | b.isnan()).any() for a, b in zip(results, again)):
             return self.random
         for message, wrong in self.mistakes.items():
-            if _alike(results, [_call(wrong, case) for case in cases]):
+            if _alike(results, [self._call(wrong, case) for case in cases]):
                 return message
         return next(filter(None, faults), "") or (
             "The shape is right, the values are not. Go through the formula term by term: which factor is missing, "
             "squared, or of the other time?")
 
+    def _call(self, function: Callable, case: tuple):
+        """What is compared, on a copy of the case, or the exception that was raised."""
+        try:
+            return self.probe(function, *_copy(case))
+        except Exception as error:  # whatever a learner's code raises is an answer to be explained, not our failure
+            return error
 
-def _call(function: Callable, case: tuple):
-    """The function's result on a copy of the case, or the exception that it raised."""
-    try:
-        return function(*(a.clone() if isinstance(a, Tensor) else a for a in case))
-    except Exception as error:  # whatever a learner's code raises is an answer to be explained, not our failure
-        return error
+    def _changed(self, function: Callable, case: tuple) -> str:
+        copy = _copy(case)
+        self.probe(function, *copy)
+        if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(case, copy)):
+            return ("The values are right, but the function changes its input in place (+=, *=, mul_ …), so whoever "
+                    "called it finds other tensors afterwards. Make a new tensor instead.")
+        return ""
 
 
-def _changed(function: Callable, case: tuple) -> str:
-    copy = tuple(a.clone() if isinstance(a, Tensor) else a for a in case)
-    function(*copy)
-    if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(case, copy)):
-        return ("The values are right, but the function changes its input in place (+=, *=, mul_ …), so whoever "
-                "called it finds other tensors afterwards. Make a new tensor instead.")
-    return ""
+def _copy(case: tuple) -> tuple:
+    return tuple(a.clone() if isinstance(a, Tensor) else a for a in case)
 
 
 def _unfit(want: Tensor, got, hint: str) -> str:
@@ -127,7 +132,7 @@ def _compared(want: Tensor, got) -> str:
 
 
 def _shapes(names: Sequence[str], case: tuple) -> str:
-    return ", ".join(f"{name} {tuple(a.shape)}" if isinstance(a, Tensor) else f"{name} = {a:g}"
+    return ", ".join(f"{name} {tuple(a.shape)}" if isinstance(a, Tensor) else name if callable(a) else f"{name} = {a:g}"
                      for name, a in zip(names, case))
 
 
