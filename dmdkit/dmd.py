@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Prediction
+from .denoiser import Prediction
 from .train import Learner, Step, denoising_loss
 
 WEIGHTINGS = ("released", "paper", "kl", "none")

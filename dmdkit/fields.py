@@ -135,7 +135,7 @@ def player(panels: Sequence[Panel], axes: widgets.Axes, *, start: dict | None = 
     k, values = list(axes).index(along), axes[along]
     shown = range(len(values)) if len(values) < 4 else (0, len(values) // 2, len(values) - 1)
     rows = {f"{along} {values[i]}": [*at[:k], i, *at[k + 1:]] for i in shown}
-    still = widgets.png(draw(panels, rows, title, cap, extent, measure, size=2.2), dpi=62, colours=48)
+    still = widgets.png(draw(panels, rows, title, cap, extent, measure, size=2.2), dpi=62, colours=96)
     return widgets.Bundle(page.make(spec, still, page.FIELDS), still,
                           f"{title or 'Fields'}: " + ", ".join(f"{name} {' '.join(v)}" for name, v in axes.items()))
 

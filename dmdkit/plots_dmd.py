@@ -17,15 +17,15 @@ def draw_runs(runs: dict, floor: float, n_modes: int, title: str = "") -> Figure
     figure = Figure((9.6, 3.0), dpi=72, layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, (name, run) in zip(CYCLE, runs.items()):
-        for axes, values in ((left, run.modes.float()), (right, run.distance)):
-            axes.plot(run.steps, values.mean(0), color=colour, label=name, linewidth=1.8)
-            low, high = values.min(0).values, values.max(0).values
-            axes.fill_between(run.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        for axes, values in ((left, run.modes.numpy()), (right, run.distance.numpy())):
+            axes.plot(run.steps.numpy(), values.mean(0), color=colour, label=name, linewidth=1.8)
+            axes.fill_between(run.steps.numpy(), values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
     left.axhline(n_modes, color=GREY, linestyle="--", linewidth=1)
     left.set(title=f"Modes covered, of {n_modes}", xlabel="updates of the generator", ylim=(0, n_modes * 1.05))
     right.axhline(floor, color=GREY, linestyle="--", linewidth=1, label="two samples of the data")
     right.set(title="Wasserstein distance to the data", xlabel="updates of the generator", yscale="log")
-    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = right.get_ylim()
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     right.yaxis.set_major_formatter("{x:g}")
     right.yaxis.set_minor_formatter("")
     for axes in (left, right):
@@ -43,16 +43,16 @@ def draw_predictions(log_density: Callable[[Tensor], Tensor], real, fake, x: Ten
     box = (-EXTENT, EXTENT, -EXTENT, EXTENT)
     panels = figure.subplots(1, len(times), squeeze=False)[0]
     for axes, t in zip(panels, times):
-        axes.imshow(density(log_density), cmap=DENSITY, vmin=0, vmax=1, extent=box,
+        axes.imshow(density(log_density).numpy(), cmap=DENSITY, vmin=0, vmax=1, extent=box,
                     interpolation="bilinear")
         x_t = real.schedule.noise(x.expand_as(noise), t, noise)
         means = []
         for denoiser, colour, name in ((fake, ORANGE, "μ_fake"), (real, BLUE, "μ_real")):
-            mu = denoiser(x_t, t).x.detach()
+            mu = denoiser(x_t, t).x.numpy(force=True)
             axes.scatter(*mu.T, s=10, color=colour, alpha=0.5, linewidths=0, label=name)
             means.append(mu.mean(0))
         axes.annotate("", xy=means[1], xytext=means[0], arrowprops=dict(arrowstyle="-|>", color="black", linewidth=1.8))
-        axes.plot(*x, "*", color="black", markersize=11, label="x")
+        axes.plot(*x.numpy(), "*", color="black", markersize=11, label="x")
         axes.set(xlim=box[:2], ylim=box[2:], xticks=[], yticks=[], title=f"t = {t}")
     panels[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(title, fontsize=11)

@@ -66,7 +66,7 @@ RECIPES = {
         "Class-conditional DDPM on MNIST: v-prediction, cosine schedule with zero terminal SNR, T = 1024.",
         make_teacher, lambda learner, images, n: train.denoiser_step(learner, images, n),
         n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
-        samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddpm", 400, 0.2))),
+        samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddpm", 400, 0.25))),
 }
 
 

@@ -29,7 +29,7 @@ def png(figure: Figure, dpi: int = 100, colours: int | None = None) -> bytes:
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     pyplot.close(figure)
     if colours:
-        image = Image.open(buffer).convert("RGB").quantize(colours)
+        image = Image.open(buffer).convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare colours
         image.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
 

@@ -120,15 +120,15 @@ def drag(page, knob: dict, by: int) -> None:
     page.mouse.up()
 
 
-def drag_live_slider(page, to: int = -250) -> None:
-    """Wait for the live slider of a running kernel, drag its knob sideways, and wait for another picture."""
+def drag_live_slider(page) -> None:
+    """Wait for the live slider of a running kernel, drag its knob to the left, and wait for another picture."""
     box = page.locator(".widget-vbox:has(.widget-image)").first
     box.wait_for(timeout=1000 * PATIENCE)
     box.scroll_into_view_if_needed()
     image, knob = box.locator(".widget-image"), box.locator(".noUi-handle").last
     image.evaluate("i => i.decode()")
     before = image.get_attribute("src"), image.screenshot()
-    drag(page, knob.bounding_box(), to)
+    drag(page, knob.bounding_box(), -250)
     page.wait_for_function("([image, src]) => image.src !== src && image.complete",
                            arg=[image.element_handle(), before[0]], timeout=1000 * PATIENCE)
     assert image.screenshot() != before[1]
@@ -182,7 +182,7 @@ def test_a_lesson_of_the_plane_runs_and_its_sliders_move(browser, lesson):
     page.goto(lesson)
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
     run_all(page)
-    drag_live_slider(page, to=250)
+    drag_live_slider(page)
     player = page.locator(".dmd-player:has(.fields)").first
     slider = player.locator("input[type=range]").last
     slider.press("Home")

@@ -315,7 +315,7 @@ def test_the_oracle_of_1_4_is_the_line_through_both_predictions():
 
 
 def known_noise(*shape: int):
-    """x_t, α and σ in float64, and the answers for data that are one of two points: score by autograd, mean by Bayes."""
+    """x_t, α and σ in float64; for data that are one of two points, the score by autograd and the mean by Bayes."""
     one, other = torch.randn(2, *shape[1:], dtype=torch.float64)
     t = torch.randint(50, 900, (shape[0],))
     x_t = torch.randn(shape, dtype=torch.float64).requires_grad_()
@@ -441,7 +441,8 @@ def test_a_picture_renders_at_its_corners_and_changes_nothing(name, values):
 
 def test_every_panel_of_clouds_holds_its_points_and_empty_places_hold_nothing():
     figure = plots_2d.draw_clouds({name: DOTS for name in "abc"}, columns=2)
-    assert [len(axes.collections[0].get_offsets()) if axes.collections else 0 for axes in figure.axes] == [50, 50, 50, 0]
+    counts = [sum(len(dots.get_offsets()) for dots in axes.collections) for axes in figure.axes]
+    assert counts == [50, 50, 50, 0]
 
 
 def rendered(figure: Figure) -> bytes:

@@ -373,8 +373,10 @@ BAD = [
     (dict(label=3), TypeError, r"label must be a tensor of whole numbers .*; got int\."),
     (dict(label=torch.tensor([1, 2, 3])), ValueError, r"label must have shape \(2,\), one a sample; got \(3,\)\."),
     (dict(label=torch.tensor([[1], [2]])), ValueError, r"label must have shape \(2,\), one a sample; got \(2, 1\)\."),
-    (dict(z=torch.randn(2, 1, 32, 32)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 1, 32, 32\)\."),
-    (dict(z=torch.randn(2, 3, 28, 28)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 3, 28, 28\)\."),
+    (dict(z=torch.randn(2, 1, 32, 32)), ValueError,
+     r"samples must have shape \(B, 1, 28, 28\); got \(2, 1, 32, 32\)\."),
+    (dict(z=torch.randn(2, 3, 28, 28)), ValueError,
+     r"samples must have shape \(B, 1, 28, 28\); got \(2, 3, 28, 28\)\."),
     (dict(z=torch.randn(2, 784)), ValueError, r"samples must have shape \(B, 1, 28, 28\); got \(2, 784\)\."),
 ]
 

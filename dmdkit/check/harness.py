@@ -1,6 +1,7 @@
 """How an exercise is checked: call the learner's own function on random inputs, compare it with an oracle, and if it
 is wrong, say which of the usual mistakes it makes."""
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,18 @@ class Exercise:
             return ("The values are right, but the function changes its input in place (+=, *=, mul_ …), so whoever "
                     "called it finds other tensors afterwards. Make a new tensor instead.")
         return ""
+
+
+# What lessons build their cases from.
+
+def randn(g: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=g)
+
+
+def tables(T: int) -> tuple[Tensor, Tensor]:
+    """α and σ (T,) of a cosine schedule that stops short of α = 0, float32."""
+    angle = math.pi / 2 * torch.arange(1, T + 1) / (T + 1)
+    return angle.cos(), angle.sin()
 
 
 def _copy(case: tuple) -> tuple:

@@ -3,12 +3,10 @@
 The oracles are written another way than the lesson's solutions: one sample at a time, as a Kalman update, as a
 rotation by an angle, as a step away from the unlabelled prediction.
 """
-import math
-
 import torch
 from torch import Tensor
 
-from .harness import Exercise
+from .harness import Exercise, tables
 
 
 def _shape(g: torch.Generator, batch: int | None = None) -> tuple[int, int, int, int]:
@@ -16,12 +14,6 @@ def _shape(g: torch.Generator, batch: int | None = None) -> tuple[int, int, int,
     b, h, w = (torch.randperm(7, generator=g)[:3] + 2).tolist()
     c = int(torch.randint(1, 4, (), generator=g))
     return (batch, c, batch + 1, batch) if batch else (b, c, h, w)
-
-
-def _tables(T: int) -> tuple[Tensor, Tensor]:
-    """α and σ (T,) of a cosine schedule that stops short of α = 0, float32."""
-    angle = math.pi / 2 * torch.arange(1, T + 1) / (T + 1)
-    return angle.cos(), angle.sin()
 
 
 def _by_sample(table: Tensor, t: Tensor) -> Tensor:
@@ -38,7 +30,7 @@ def _noise_cases(g):
     cases = []
     for T, shape in ((20, _shape(g, batch=5)), (20, _shape(g)), (100, _shape(g))):  # B = W, so that a wrong
         t = torch.randperm(T - 1, generator=g)[:shape[0]] + 1                       # broadcast gives a result
-        cases.append((torch.randn(shape, generator=g), t, torch.randn(shape, generator=g), *_tables(T)))
+        cases.append((torch.randn(shape, generator=g), t, torch.randn(shape, generator=g), *tables(T)))
     return cases
 
 
@@ -84,8 +76,8 @@ def _step_cases(g):
     cases = []
     for T, t, s in ((20, 12, 5), (100, 70, 40), (50, 9, 0)):
         shape = _shape(g)
-        cases.append((torch.randn(shape, generator=g), torch.randn(shape, generator=g), t, s, *_tables(T)))
-    alpha, sigma = _tables(20)
+        cases.append((torch.randn(shape, generator=g), torch.randn(shape, generator=g), t, s, *tables(T)))
+    alpha, sigma = tables(20)
     alpha[-1], sigma[-1] = 0, 1
     shape = _shape(g)
     return cases + [(torch.randn(shape, generator=g), torch.randn(shape, generator=g), 19, 10, alpha, sigma)]

@@ -8,11 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from .harness import Exercise
-
-
-def _normal(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=g)
+from .harness import Exercise, randn
 
 
 def _angles(g: torch.Generator, *shape: int) -> tuple[Tensor, Tensor]:
@@ -25,7 +21,7 @@ def _batches(g: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Two tensors of one shape and α, σ that broadcast against them: points, images, and one time for all."""
     cases = []
     for shape, times in (((5, 2), (5, 1)), ((3, 1, 6, 4), (3, 1, 1, 1)), ((7, 2), ())):
-        cases.append((_normal(g, *shape), _normal(g, *shape), *_angles(g, *times)))
+        cases.append((randn(g, *shape), randn(g, *shape), *_angles(g, *times)))
     return cases
 
 
@@ -103,10 +99,10 @@ def _set_cases(g):
     """B = N once, so that a softmax over the wrong axis gives a result; and σ so small that e^(−d²/2σ²) is 0."""
     cases = []
     for b, n, angle in ((4, 4, 0.25), (6, 3, 0.6), (3, 8, 0.02)):
-        angle, points = math.pi / 2 * angle, _normal(g, n, 2)
+        angle, points = math.pi / 2 * angle, randn(g, n, 2)
         alpha, sigma = math.cos(angle), math.sin(angle)
         # away from every point by more than the noise would explain, where only the ratio of the shares is left
-        cases.append((alpha * points[torch.arange(b) % n] + (sigma + 0.5) * _normal(g, b, 2), points, alpha, sigma))
+        cases.append((alpha * points[torch.arange(b) % n] + (sigma + 0.5) * randn(g, b, 2), points, alpha, sigma))
     return cases
 
 
@@ -158,7 +154,7 @@ def _leap(x, score, step_size, z):
 
 
 def _step_cases(g):
-    return [(_normal(g, *shape), _normal(g, *shape), step, _normal(g, *shape))
+    return [(randn(g, *shape), randn(g, *shape), step, randn(g, *shape))
             for shape, step in (((6, 2), 0.3), ((5, 2), 0.02), ((2, 1, 4, 3), 1.7))]
 
 

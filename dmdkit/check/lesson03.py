@@ -3,22 +3,10 @@
 The oracles are written another way than the lesson's solutions: by autograd of log-densities, one sample at a time,
 by the derivative that is wanted, by calculus.
 """
-import math
-
 import torch
 from torch import Tensor
 
-from .harness import Exercise
-
-
-def _randn(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=g)
-
-
-def _tables(T: int) -> tuple[Tensor, Tensor]:
-    """α and σ (T,) of a cosine schedule that stops short of α = 0, float32."""
-    angle = math.pi / 2 * torch.arange(1, T + 1) / (T + 1)
-    return angle.cos(), angle.sin()
+from .harness import Exercise, randn, tables
 
 
 # 3.1 kl_gradient(x, m_fake, v_fake, m_real, v_real) -> s_fake(x) − s_real(x)
@@ -33,7 +21,7 @@ def _log_ratio_slope(x, m_fake, v_fake, m_real, v_real):
 
 
 ex_3_1 = Exercise("3.1", _log_ratio_slope, lambda g: [
-    (_randn(g, 5), 0.3, 0.5, -0.4, 2.0), (_randn(g, 3, 2), -1.0, 0.2, 0.7, 0.3), (_randn(g, 7), 0.0, 1.7, 0.0, 0.6)], {
+    (randn(g, 5), 0.3, 0.5, -0.4, 2.0), (randn(g, 3, 2), -1.0, 0.2, 0.7, 0.3), (randn(g, 7), 0.0, 1.7, 0.0, 0.6)], {
     "The sign is flipped: s_real − s_fake is the way to *go*. The gradient of the KL is s_fake − s_real, and a descent "
     "goes against it.": lambda x, a, v, b, w: (x - a) / v - (x - b) / w,
     "You divided by the standard deviation √v. The score of N(m, v) is −(x − m)/v: by the *variance*.":
@@ -59,8 +47,8 @@ def _by_scores(mu_real, mu_fake, alpha, sigma):
 
 
 ex_3_2 = Exercise("3.2", _by_scores, lambda g: [
-    (_randn(g, 4, 2), _randn(g, 4, 2), 0.8, 0.6), (_randn(g, 2, 1, 3, 3), _randn(g, 2, 1, 3, 3), 0.28, 0.96),
-    (_randn(g, 5, 2), _randn(g, 5, 2), 0.96, 0.28)], {
+    (randn(g, 4, 2), randn(g, 4, 2), 0.8, 0.6), (randn(g, 2, 1, 3, 3), randn(g, 2, 1, 3, 3), 0.28, 0.96),
+    (randn(g, 5, 2), randn(g, 5, 2), 0.96, 0.28)], {
     "The sign is flipped: a score *grows* with its mean, s = −(x_t − α μ)/σ², so s_fake − s_real goes with "
     "μ_fake − μ_real.": lambda r, f, a, s: a * (r - f) / s**2,
     "You divided by σ. In s = −(x_t − α μ)/σ² it is σ².": lambda r, f, a, s: a * (f - r) / s,
@@ -100,7 +88,7 @@ def _gradient_cases(g):
     cases = []
     for T, shape in ((30, (6, 2)), (50, (3, 2)), (20, (4, 1, 3, 3))):
         t = torch.randperm(T - 2, generator=g)[:shape[0]] + 1
-        cases.append((_randn(g, *shape), t, _randn(g, *shape), real_mean, fake_mean, *_tables(T)))
+        cases.append((randn(g, *shape), t, randn(g, *shape), real_mean, fake_mean, *tables(T)))
     return cases
 
 
@@ -158,7 +146,7 @@ def _half_square(of):
 
 
 ex_3_4 = Exercise("3.4", lambda x, g: g / g.numel(), lambda g: [
-    (_randn(g, *shape), _randn(g, *shape)) for shape in ((6, 2), (2, 1, 4, 4), (1, 3))], {
+    (randn(g, *shape), randn(g, *shape)) for shape in ((6, 2), (2, 1, 4, 4), (1, 3))], {
     "The derivative is zero everywhere: without stop-gradient x − (x − g) is just g, and x is gone. Detach the target: "
     "(x − g).detach().": _half_square(lambda x, g: x - (x - g)),
     "The sign is flipped: the target is x − g, where a step down the gradient leads, and it is the target that is "
@@ -202,7 +190,7 @@ def _fake_cases(g):
     cases = []
     for T, shape in ((30, (6, 2)), (50, (9, 2)), (20, (3, 1, 4, 4))):
         t = torch.randint(1, T, (shape[0],), generator=g)
-        cases.append((_randn(g, 4), _randn(g, *shape), t, _randn(g, *shape), *_tables(T)))
+        cases.append((randn(g, 4), randn(g, *shape), t, randn(g, *shape), *tables(T)))
     return cases
 
 
