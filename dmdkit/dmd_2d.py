@@ -245,8 +245,7 @@ def fields_player(runs: dict[str, Run], names: list[str], menu: str = "objective
     real, first = score.Exact(DATA[data], SCHEDULE), chosen[0]
     x = torch.stack([run.points[0, :, :50] for run in chosen])[:, :, None]  # (R, F, 1, m, 2)
     eps = torch.randn(x.shape[-2:], generator=torch.Generator().manual_seed(0))
-    noised = torch.cat([SCHEDULE.noise(x.flatten(0, 2), t, eps.expand(*x.shape).flatten(0, 2)).reshape(x.shape)
-                        for t in TIMES], 2)
+    noised = torch.cat([SCHEDULE.noise(x, t, eps) for t in TIMES], 2)
     arrows, heat = (torch.stack([of(t) for t in TIMES])[None, None] for of in (
         lambda t: fields.arrows(real, t, GRID), lambda t: background(data, t)))
     panels = [

@@ -22,7 +22,8 @@ from .plots import ORANGE
 
 EXTENT, REACH = 1.5, 0.19  # the panels show −1.5 … 1.5 on both axes; the length of the longest arrow in these units
 COLOURS = ListedColormap(colormaps["cividis_r"](np.linspace(0.12, 1, 64)))  # light is short, dark is long
-DENSITY = ListedColormap(np.linspace([1, 1, 1], [150 / 255, 195 / 255, 230 / 255], 64))
+HEAT = (150, 195, 230)  # where the density is largest; white where there is none
+DENSITY = ListedColormap(np.linspace([1, 1, 1], np.array(HEAT) / 255, 64))
 
 
 class Panel(NamedTuple):
@@ -125,7 +126,7 @@ def player(panels: Sequence[Panel], axes: widgets.Axes, *, start: dict | None = 
     at = [values.index(start[name]) for name, values in axes.items()]
     texts = [caption(**dict(zip(axes, chosen))) for chosen in itertools.product(*axes.values())] if caption else [""]
     spec = {"axes": list(axes.items()), "at": at, "title": title, "extent": extent, "cap": cap, "reach": REACH,
-            "menus": list(menus), "measure": measure, "ink": ORANGE,
+            "menus": list(menus), "measure": measure, "ink": ORANGE, "heat": HEAT,
             "colours": [f"rgb({r:.0f},{g:.0f},{b:.0f})" for r, g, b in 255 * np.array(COLOURS.colors)[:, :3]],
             "captions": {"axes": lengths if caption else [1] * len(axes), "texts": texts},
             "panels": [{"title": panel.title, "at": _packed(panel.at, 10_000), "points": _packed(panel.points, 10_000),
@@ -142,6 +143,8 @@ def player(panels: Sequence[Panel], axes: widgets.Axes, *, start: dict | None = 
 
 def _check(panels: Sequence[Panel], axes: widgets.Axes, lengths: list[int]) -> None:
     for panel in panels:
+        if panel.arrows is not None and panel.at is None:
+            raise ValueError(f"The panel {panel.title!r} has arrows and no ``at`` that says where they stand.")
         for name in ("at", "arrows", "points", "density"):
             array = getattr(panel, name)
             if array is not None and (array.ndim != len(axes) + 2 or any(

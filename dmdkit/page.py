@@ -179,7 +179,7 @@ document.querySelectorAll('[id="ROOT"]:not([data-ready])').forEach((root, copy) 
       const small = Object.assign(document.createElement("canvas"), {width: side, height: side});
       const image = small.getContext("2d").createImageData(side, side);
       values.forEach((k, i) => {
-        image.data.set([255 - 105 * k, 255 - 60 * k, 255 - 25 * k, 255], 4 * i); });
+        image.data.set([...spec.heat.map(h => 255 - (255 - h) * k), 255], 4 * i); });
       small.getContext("2d").putImageData(image, 0, 0);
       c.imageSmoothingEnabled = true; c.drawImage(small, 0, 0, w, w); }
     if (panel.points) {

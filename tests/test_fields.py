@@ -110,6 +110,7 @@ def test_longer_than_the_cap_is_drawn_alike():
 
 @pytest.mark.parametrize("change, sentence", [
     (dict(points=torch.zeros(2, 2, 9, 2)), r"points of the panel 'all' must have the leading shape \(3, 2\)"),
+    (dict(at=None), "The panel 'all' has arrows and no ``at``"),
     (dict(arrows=torch.zeros(25, 2)), r"arrows of the panel 'all' must have the leading shape .* got \(25, 2\)"),
 ])
 def test_what_does_not_fit_is_named(change, sentence):
