@@ -53,12 +53,16 @@ class Points(NamedTuple):
     """A cloud of points of the plane, to be used where ``Images`` are; all are of one class."""
     x: Tensor  # (N, 2) float32, within about ±1
 
+    @property
+    def labels(self) -> Tensor:
+        return torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device)
+
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, 2) and labels (B,), all 0, at ``index`` (B,)."""
-        return self.x[index], torch.zeros_like(index)
+        return self.x[index], self.labels[index]
 
     def to(self, device) -> "Points":
         return Points(self.x.to(device))

@@ -26,9 +26,7 @@ from .denoiser import Denoiser
 
 SCHEDULE = schedule.cosine()
 DATA = {"two modes": score.two_modes(), "eight modes": score.ring()}
-STARTS = {  # by data: where the generator's first points are, (centre, standard deviation)
-    "two modes": {"one mode": ((-0.6, 0.0), 0.05), "centre": ((0.0, 0.0), 0.05), "wide": ((0.0, 0.0), 1.0)},
-    "eight modes": {"one mode": ((0.75, 0.0), 0.05), "centre": ((0.0, 0.0), 0.05), "wide": ((0.0, 0.0), 1.0)}}
+STARTS = {"one mode": 0.05, "centre": 0.05, "wide": 1.0}  # the standard deviation of the generator's first points
 TIMES, GRID = (50, 150, 300, 600), fields.grid(13)  # when and where fields are kept
 N_FRAMES, N_POINTS, N_METRIC = 13, 80, 400          # snapshots of a run, points kept of each, points measured
 SHOWN = 3                         # copies whose points are kept
@@ -59,7 +57,7 @@ def _settings() -> dict[str, Setting]:
     found |= {f"t up to {high:g} T": replace(base, t_range=(0.02, high)) for high in (0.1, 0.2, 0.4, 0.7, 0.98)}
     found |= {f"t from {low:g} T": replace(base, t_range=(low, 0.98)) for low in (0.3, 0.6)}
     found |= {f"weighting {kind}": replace(base, weighting=kind) for kind in dmd.WEIGHTINGS}
-    found |= {f"start {start}": replace(base, start=start) for start in STARTS["eight modes"]}
+    found |= {f"start {start}": replace(base, start=start) for start in STARTS}
     return found
 
 
@@ -79,12 +77,13 @@ class Run(NamedTuple):
 def fit(setting: Setting, copies: int, generator: train.Learner, fake: train.Learner | None, n_steps: int,
         seed: int = 0) -> None:
     """Bring the generator to its start, and the fake score to the generator's samples there."""
-    centre, std = STARTS[setting.data][setting.start]
+    centre = DATA[setting.data].means[0] if setting.start == "one mode" else torch.zeros(2)
     g = torch.Generator().manual_seed(seed)
     n = BATCH * copies
     for _ in range(n_steps):
         z = torch.randn(n, 2, generator=g)
-        generator.update((generator.model(z, SCHEDULE.T - 1).x - (torch.tensor(centre) + std * z)).square().mean())
+        start = centre + STARTS[setting.start] * z
+        generator.update((generator.model(z, SCHEDULE.T - 1).x - start).square().mean())
     for _ in range(n_steps if fake else 0):
         with torch.no_grad():
             x = generator.model(torch.randn(n, 2, generator=g), SCHEDULE.T - 1).x
@@ -107,8 +106,7 @@ def run(setting: Setting, copies: int = 10, n_steps: int | None = None, seed: in
     if setting.regression:
         z = torch.randn(2048, 2, generator=torch.Generator().manual_seed(seed + 1))
         pairs = dmd.Pairs(z, sample.last(sample.heun(real, z, 64)))
-    n_generator, n_fake = setting.updates
-    per_step = n_generator if n_generator > 1 else 1
+    per_step = setting.updates[0]
     learners = {"generator": learner(generator, 2e-3, n_steps)} | ({"fake": fake_learner} if fake_learner else {})
     step = dmd.dmd_step(learners["generator"], fake_learner, real, BATCH * copies, updates=setting.updates,
                         t_range=setting.t_range, weighting=setting.weighting, pairs=pairs,

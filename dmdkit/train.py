@@ -211,9 +211,9 @@ def denoiser_step(learner: Learner, images: Images | Points, batch_size: int, la
         index = torch.randint(len(images), (batch_size,), generator=generator, device=device)
         eps = torch.randn(batch_size, *denoiser.sample_shape, generator=generator, device=device)
         t = stratified_times(batch_size, denoiser.schedule.T, generator)
-        x, label = images.batch(index)
-        label = drop_labels(label, denoiser.n_classes, label_dropout, generator)
-        loss = denoising_loss(learner.model, denoiser.schedule, denoiser.prediction, x[mine], eps[mine], t[mine],
+        label = drop_labels(images.labels[index], denoiser.n_classes, label_dropout, generator)
+        x, _ = images.batch(index[mine])
+        loss = denoising_loss(learner.model, denoiser.schedule, denoiser.prediction, x, eps[mine], t[mine],
                               label[mine]).mean()
         norm = learner.update(loss)
         return {"loss": learner.accelerator.reduce(loss.detach(), "mean"), "gradient norm": norm}
