@@ -4,8 +4,11 @@
     python -m dmdkit train teacher [--steps N] [--resume] [--out runs] [--cpu]
     python -m dmdkit evaluate teacher [--root runs] [--sampler ddim --steps 16 --guidance 0.3] [--images 5000] [--save]
     python -m dmdkit benchmark teacher [--save]
+    python -m dmdkit speed student-dmd [--save]
     python -m dmdkit explorer teacher
+    python -m dmdkit pairs [--pairs 12800] [--out runs/pairs-teacher]
     python -m dmdkit dmd-2d
+    python -m dmdkit dmd-mnist [--student runs/student-dmd.training]
 """
 import argparse
 import json
@@ -13,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import data, dmd_2d, explorer, recipes, store, train
+from . import data, dmd_2d, dmd_mnist, evaluation, explorer, recipes, store, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,23 +25,29 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what ships, a line each")
     for name, text in (("train", "train an artefact by its recipe"), ("evaluate", "measure an artefact's card again"),
-                       ("benchmark", "training throughput, and the network's share of it"),
+                       ("benchmark", "training throughput, the network's share of it, memory"),
+                       ("speed", "a student's one step against its teacher's 400"),
                        ("explorer", "compute the pictures behind lesson 00's sliders")):
         command = commands.add_parser(name, help=text)
         command.add_argument("name", help="one of " + ", ".join(recipes.RECIPES))
         command.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
         if name in ("train", "evaluate"):
             command.add_argument("--steps", type=int, help="training steps, or the sampler's steps")
-        if name in ("evaluate", "benchmark"):
+        if name in ("evaluate", "benchmark", "speed"):
             command.add_argument("--save", action="store_true", help="write the figures onto the card")
     commands.add_parser("dmd-2d", help="run the experiments in two dimensions of lesson 03")
+    commands.add_parser("dmd-mnist", help="run the ablations of lesson 04").add_argument(
+        "--student", type=Path, help="the folder of the full training, whose pictures are stored with them")
+    pairs = commands.add_parser("pairs", help="make noise–image pairs of the teacher")
+    pairs.add_argument("--pairs", type=int, default=12_800)
+    pairs.add_argument("--out", type=Path, default=recipes.RUNS / "pairs-teacher", help="folder for the shards")
     training, evaluate = commands.choices["train"], commands.choices["evaluate"]
     training.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm"), help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
-    evaluate.add_argument("--images", type=int, default=recipes.N_IMAGES)
+    evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     return parser
 
 
@@ -59,8 +68,21 @@ def run(arguments: argparse.Namespace) -> None:
             store.update_card(arguments.name, {"throughput": found})
         if main:
             print(json.dumps(found, indent=1, ensure_ascii=False))
+    elif arguments.command == "speed":
+        found = recipes.speed(arguments.name, device=str(train.accelerator(arguments.cpu).device))
+        if arguments.save:
+            store.update_card(arguments.name, {"speed": found})
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    elif arguments.command == "pairs":
+        made = dmd_mnist.make_pairs("teacher", arguments.pairs, arguments.out)
+        print(f"{len(made.z)} pairs are in {arguments.out}.")
+    elif arguments.command == "dmd-mnist":
+        print(f"Written to {dmd_mnist.build(student=arguments.student)}.")
     elif arguments.command == "explorer":
-        print(f"Written to {explorer.build(arguments.name, device=train.accelerator(arguments.cpu).device)}.")
+        one_step = isinstance(recipes.recipe(arguments.name), recipes.Distillation)
+        how = dict(samplers=("DDIM",), guidances=(0.0,), steps=(1,)) if one_step else {}
+        device = train.accelerator(arguments.cpu).device
+        print(f"Written to {explorer.build(arguments.name, device=device, **how)}.")
     elif arguments.command == "dmd-2d":
         print(f"Written to {dmd_2d.build()}.")
     else:
@@ -70,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.sampler is None) != (arguments.steps is None):
         raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
-    one = arguments.sampler and (recipes.Sampling(arguments.sampler, arguments.steps, arguments.guidance),)
+    one = arguments.sampler and (evaluation.Sampling(arguments.sampler, arguments.steps, arguments.guidance),)
     device = train.accelerator(arguments.cpu).device
     for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save):
         print(f"{key:16}", json.dumps(scores), flush=True)

@@ -4,28 +4,15 @@ One code serves points of the plane and images. Everything is written in x-predi
 s_fake − s_real = α (μ_fake − μ_real)/σ²: the difference of two denoised means *is* a difference of scores.
 """
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .denoiser import Prediction
+from .pairs import Pairs
 from .train import Learner, Step, denoising_loss
 
 WEIGHTINGS = ("released", "paper", "kl", "none")
-
-
-class Pairs(NamedTuple):
-    """Noise and the sample that a deterministic solver of the teacher makes of it; the label travels with the pair."""
-    z: Tensor                    # (N, …)
-    x: Tensor                    # (N, …)
-    label: Tensor | None = None  # (N,) or None for no class
-
-    def batch(self, index: Tensor) -> "Pairs":
-        return Pairs(self.z[index], self.x[index], None if self.label is None else self.label[index])
-
-    def to(self, device) -> "Pairs":
-        return Pairs(*(None if value is None else value.to(device) for value in self))
 
 
 def matching_gradient(x: Tensor, mu_real: Tensor, mu_fake: Tensor, alpha: Tensor, sigma: Tensor,
@@ -57,6 +44,13 @@ def matching_loss(x: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * (x - (x - gradient).detach()).square().mean()
 
 
+def _watch(x: Tensor, name: str, values: dict[str, Tensor]) -> Tensor:
+    """Note under ``name``, when the loss is differentiated, how hard it pulls at an image: the norm of B dL/dx_i,
+    the mean over the batch. Returns x."""
+    x.register_hook(lambda gradient: values.__setitem__(name, gradient.flatten(1).norm(dim=1).sum()))
+    return x
+
+
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Mean squared error, one a sample, (B,)."""
     return (x - y).square().flatten(1).mean(1)
@@ -64,19 +58,23 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Prediction], batch_size: int, *,
              updates: tuple[int, int] = (1, 1), t_range: tuple[float, float] = (0.02, 0.98),
-             weighting: str = "released", pairs: Pairs | None = None, regression_weight: float = 0.25,
-             distance: Callable[[Tensor, Tensor], Tensor] = squared_distance) -> Step:
+             weighting: str = "released", matching: bool = True, pairs: Pairs | None = None,
+             regression_weight: float = 0.25, distance: Callable[[Tensor, Tensor], Tensor] = squared_distance) -> Step:
     """The step of DMD's Algorithm 1: some updates of the generator, then some of the fake score.
+
+    It returns the last update's losses, and "… gradient" for each of the generator's: the length of its gradient at an
+    image, weight included, by which the terms can be weighed against each other.
 
     Args:
         generator: learns G(z), its x-prediction at t = T−1.
         fake: learns to denoise the generator's samples; None puts x in place of μ_fake, so that the real score
             acts alone (which is DreamFusion's score distillation).
-        real: the teacher, or an exact denoiser; it is never trained.
+        real: the teacher, or an exact denoiser; it is never trained. ``partial(teacher, guidance=w)`` guides it.
         updates: of the generator and of the fake score in a step.
         t_range: noise levels of the matching term, as shares of T. The fake score is trained at all of them.
-        pairs: with them, ``regression_weight`` times ``distance(G(z), x)`` is added (eq. 9).
-    Raises ValueError for a range, a weighting or a batch size that makes no sense.
+        matching: False leaves the matching term out, so that only the regression is left.
+        pairs: with them, ``regression_weight`` times ``distance(G(z), x)`` is added (eq. 9); one value a sample.
+    Raises ValueError for a range, a weighting or a batch size that makes no sense, or if no term is left.
     """
     denoiser, n_generator, n_fake = generator.net, *updates
     schedule, low, high = denoiser.schedule, *t_range
@@ -86,6 +84,8 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         raise ValueError(f"updates must be at least one of the generator and none of the fake; got {updates}.")
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}.")
+    if not (matching or pairs):
+        raise ValueError("Without the matching term and without pairs the generator has nothing to learn from.")
     mine = generator.share(batch_size)
     pairs = pairs and pairs.to(generator.accelerator.device)
 
@@ -103,20 +103,28 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
     def samples(z: Tensor, label: Tensor | None) -> Tensor:
         return generator.model(z, schedule.T - 1, label).x
 
-    def update_generator(g: torch.Generator) -> dict[str, Tensor]:
+    def matching_term(g: torch.Generator, values: dict[str, Tensor]) -> Tensor:
         (z, eps, label), t = draw(g), times(g, low, high)
-        x = samples(z, label)
+        x = _watch(samples(z, label), "matching gradient", values)
         with torch.no_grad():
             x_t = schedule.noise(x, t, eps)
             mu_real = real(x_t, t, label).x
             mu_fake = fake.model(x_t, t, label).x if fake else x
             gradient = matching_gradient(x, mu_real, mu_fake, *schedule.at(t, x), weighting)
-        loss = matching_loss(x, gradient)
-        values = {"matching": loss.detach()}
+        return matching_loss(x, gradient)
+
+    def regression_term(g: torch.Generator, values: dict[str, Tensor]) -> Tensor:
+        index = torch.randint(len(pairs.z), (batch_size,), generator=g, device=g.device)[mine]
+        z, y, label = pairs.batch(index)
+        return distance(_watch(samples(z, label), "regression gradient", values), y).mean()
+
+    def update_generator(g: torch.Generator) -> dict[str, Tensor]:
+        values, loss = {}, 0.0
+        if matching:
+            loss = matching_term(g, values)
+            values["matching"] = loss.detach()
         if pairs:
-            index = torch.randint(len(pairs.z), (batch_size,), generator=g, device=g.device)[mine]
-            z, y, label = pairs.batch(index)
-            regression = distance(samples(z, label), y).mean()
+            regression = regression_term(g, values)
             loss = loss + regression_weight * regression
             values["regression"] = regression.detach()
         generator.update(loss)

@@ -111,7 +111,7 @@ def run(setting: Setting, copies: int = 10, n_steps: int | None = None, seed: in
     step = dmd.dmd_step(learners["generator"], fake_learner, real, BATCH * copies, updates=setting.updates,
                         t_range=setting.t_range, weighting=setting.weighting, pairs=pairs,
                         regression_weight=setting.regression)
-    frames = sorted({round(n_steps / per_step * (i / (n_frames - 1))**1.5) for i in range(n_frames)})
+    frames = train.milestones(round(n_steps / per_step), n_frames)
     yield 0, generator, fake if setting.fake else None
     for record in train.train(step, learners, n_steps=frames[-1], seed=seed):
         if record.step in frames:

@@ -83,6 +83,8 @@ def build(name: str = "teacher", root: Path = ROOT, device: str = "cpu", sampler
     files.write_atomically(path, picture)
     files.write_atomically(path.with_suffix(".json"), (json.dumps(
         card | {"sha256": files.sha256(path)}, indent=1, ensure_ascii=False) + "\n").encode())
+    if len(steps) == 1:
+        return path  # one column is no contact sheet
     frames, axes = load([name], root)
     sheet = widgets.contact_sheet(frames, axes, rows="digit", sampler=axes["sampler"][0], guidance=axes["guidance"][0],
                                   title=f"{name}: one noise a row, ever more steps")

@@ -84,23 +84,27 @@ class Scorer:
 
     Args:
         classifier: its ``features`` are the space of distance and coverage.
-        judge: another classifier, which says which digit a sample is.
+        judge: another classifier, which says which digit a sample is, and in whose features the distance is taken once
+            more: a model that was trained by means of ``classifier`` cannot have been tuned on those.
         real: what to compare with, as a rule the 10,000 test images.
     """
 
     def __init__(self, classifier: nn.Module, judge: nn.Module, real: Images):
         self.classifier, self.judge = classifier.eval(), judge.eval()
         self.real = in_batches(classifier.features, scale(real.pixels))
+        self.real_judge = in_batches(judge.features, scale(real.pixels))
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """images (N, 1, 28, 28) in [−1, 1], labels (N,) asked for → distance, accuracy and the four shares, with N.
+        """images (N, 1, 28, 28) in [−1, 1], labels (N,) asked for → distances, accuracy and the four shares, with N.
 
         Raises ValueError for images that are of another shape, not finite, or outside [−1, 1].
         """
         check_images(images)
         fake = in_batches(self.classifier.features, images)
         accuracy = MulticlassAccuracy(self.judge.config.n_classes, average="micro", sync_on_compute=False)
+        seen = in_batches(self.judge.features, images)
         return {"images": len(images), "frechet_distance": frechet_distance(self.real, fake),
+                "frechet_distance_judge": frechet_distance(self.real_judge, seen),
                 "accuracy": accuracy(in_batches(self.judge, images), labels).item(),
                 **precision_recall_density_coverage(self.real, fake)}
 

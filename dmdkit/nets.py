@@ -109,6 +109,56 @@ class JudgeClassifier(ModelMixin, ConfigMixin):
                                   nn.Linear(2 * width * 49, 256), nn.ReLU(), nn.Dropout(0.4))
         self.head = nn.Linear(256, n_classes)
 
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 1, 28, 28) in [−1, 1] → (B, 256)."""
+        return self.body(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, 28, 28) in [−1, 1] → logits (B, n_classes)."""
-        return self.head(self.body(x))
+        return self.head(self.features(x))
+
+
+def _pair(c_in: int, c_out: int, groups: int = 8) -> nn.Sequential:
+    return nn.Sequential(*(layer for i in (c_in, c_out) for layer in (
+        nn.Conv2d(i, c_out, 3, 1, 1), nn.GroupNorm(groups, c_out), nn.GELU())))
+
+
+def _embedding(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.GELU(), nn.Linear(n_out, n_out))
+
+
+class ContextUNet(ModelMixin, ConfigMixin):
+    """A U-Net of the kind that small conditional MNIST models use: convolutions in pairs, the image pooled down to one
+    vector, time and label entering by a shift and a factor on the way up. With width 128 it has the 6,585,601
+    parameters of the documents' teacher. They normalised by batch; here it is by groups, which has as many
+    parameters and is the same function in training and in use, as three networks with equal weights have to be.
+    """
+    sample_shape = (1, 28, 28)
+
+    @register_to_config
+    def __init__(self, width: int = 128, T: int = 400, n_classes: int = 10):
+        super().__init__()
+        w = width
+        self.first = nn.ModuleList([_pair(1, w)[:3], _pair(w, w)[:3]])
+        self.down = nn.ModuleList([_pair(w, w), _pair(w, 2 * w)])
+        self.time = nn.ModuleList([_embedding(1, 2 * w), _embedding(1, w)])
+        self.label = nn.ModuleList([_embedding(n_classes, 2 * w), _embedding(n_classes, w)])
+        self.lift = nn.Sequential(nn.ConvTranspose2d(2 * w, 2 * w, 7, 7), nn.GroupNorm(8, 2 * w), nn.ReLU())
+        self.up = nn.ModuleList([nn.Sequential(nn.ConvTranspose2d(2 * i, w, 2, 2), _pair(w, w), _pair(w, w))
+                                 for i in (2 * w, w)])
+        self.last = nn.Sequential(nn.Conv2d(2 * w, w, 3, 1, 1), nn.GroupNorm(8, w), nn.ReLU(),
+                                  nn.Conv2d(w, 1, 3, 1, 1))
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor) -> UNet2DOutput:
+        """x (B, 1, 28, 28), t (B,), labels (B,), n_classes being "no class" → an output whose ``.sample`` is like x."""
+        share = (t[:, None].to(x.dtype) + 1) / self.config.T
+        known = F.one_hot(class_labels, self.config.n_classes + 1)[:, :-1].to(x.dtype)  # "no class": all zeros
+        h0 = self.first[0](x)
+        h0 = (h0 + self.first[1](h0)) / math.sqrt(2)
+        h1 = F.max_pool2d(self.down[0](h0), 2)
+        h2 = F.max_pool2d(self.down[1](h1), 2)
+        h = self.lift(F.gelu(F.avg_pool2d(h2, 7)))
+        for up, skip, time, label in zip(self.up, (h2, h1), self.time, self.label):
+            h = label(known)[..., None, None] * h + time(share)[..., None, None]
+            h = up(torch.cat([h, skip], 1))
+        return UNet2DOutput(self.last(torch.cat([h, h0], 1)))

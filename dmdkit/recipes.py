@@ -4,35 +4,23 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch import Tensor, nn
+from accelerate import Accelerator, PartialState
+from torch import nn
 from tqdm.auto import tqdm
 
-from . import data, files, metrics, nets, sample, schedule, store, train
+from . import data, dmd_mnist, files, metrics, nets, sample, schedule, store, train
 from .classify import classifier_step
 from .denoiser import Denoiser
+from .evaluation import N_IMAGES, Sampling, draw, floor, scorer
 
 RUNS = Path("runs")
-N_IMAGES = 5000  # how many samples a card's figures are of, unless their name says another count
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """One way to draw samples: a sampler of ``sample``, its number of steps and its guidance."""
-    sampler: str
-    n_steps: int
-    guidance: float = 0.0
-
-    @property
-    def key(self) -> str:
-        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}"
 
 
 @dataclass(frozen=True)
@@ -46,6 +34,55 @@ class Recipe:
     optimiser: dict = field(default_factory=dict)                   # what train.Learner takes beyond n_steps
     samplings: tuple[Sampling, ...] = ()                            # what evaluate measures; none for a classifier
 
+    @property
+    def settings(self) -> dict:
+        """What the card says of the recipe."""
+        return {"n_steps": self.n_steps, "batch_size": self.batch_size, **self.optimiser}
+
+    def prepare(self, accelerator: Accelerator, n_steps: int) -> "Training":
+        learner = train.Learner(self.make(), accelerator, n_steps=n_steps, **self.optimiser)
+        device = accelerator.device
+        x = torch.randn(self.batch_size // accelerator.num_processes, 1, 28, 28, device=device)
+        t = torch.randint(1000, (len(x),), device=device)
+
+        def network():
+            out = learner.model(x, t, t % 10).v if isinstance(learner.net, Denoiser) else learner.model(x)
+            accelerator.backward(out.square().mean())
+            learner.optimizer.zero_grad()
+
+        return Training({"net": learner}, self.step(learner, data.mnist(), self.batch_size), network)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The recipe of a student: its setting says what ``Recipe``'s other entries do."""
+    what: str
+    setting: dmd_mnist.Setting
+    seed: int
+    samplings: tuple[Sampling, ...]
+
+    @property
+    def n_steps(self) -> int:
+        return self.setting.n_steps
+
+    @property
+    def settings(self) -> dict:
+        return asdict(self.setting)
+
+    def prepare(self, accelerator: Accelerator, n_steps: int) -> "Training":
+        setting = replace(self.setting, n_steps=n_steps)
+        made = dmd_mnist.prepare(setting, accelerator)
+        return Training(made.learners, made.step, dmd_mnist.evaluations(setting, made), (made.real.func,), made.look)
+
+
+class Training(NamedTuple):
+    """A recipe that is ready to run."""
+    learners: dict[str, train.Learner]         # what is trained, that which is kept first
+    step: train.Step
+    network: Callable[[], None]                # a step's network evaluations and nothing else, to be timed
+    frozen: tuple[nn.Module, ...] = ()         # networks that are used and not trained
+    look: Callable[[], NamedTuple] | None = None  # what there is to see of it now
+
 
 def make_teacher(preset: str = "mnist") -> Denoiser:
     """A fresh class-conditional Denoiser as the teacher's recipe has it: cosine schedule, T = 1024, v-prediction."""
@@ -53,7 +90,7 @@ def make_teacher(preset: str = "mnist") -> Denoiser:
     return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size)
 
 
-RECIPES = {
+RECIPES: dict[str, Recipe | Distillation] = {
     "classifier": Recipe(
         "Digit classifier; the 96 features below its head are the space of the Fréchet distance and of coverage.",
         nets.DigitClassifier, lambda learner, images, n: classifier_step(learner, images, n, noise=0.3),
@@ -66,7 +103,32 @@ RECIPES = {
         "Class-conditional DDPM on MNIST: v-prediction, cosine schedule with zero terminal SNR, T = 1024.",
         make_teacher, lambda learner, images, n: train.denoiser_step(learner, images, n),
         n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
-        samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddpm", 400, 0.25))),
+        samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddim", 400, dmd_mnist.GUIDANCE),
+                   Sampling("ddpm", 400, dmd_mnist.GUIDANCE))),
+    "student-dmd": Distillation(
+        "One-step student of the teacher by Distribution Matching Distillation. Its regression compares layers of the "
+        "classifier in whose features frechet_distance is taken; frechet_distance_judge is in features it never saw.",
+        dmd_mnist.Setting(), seed=0, samplings=(Sampling("ddim", 1),)),
+    "student-regression": Distillation(
+        "What student-dmd is without its matching term: one step by regression on the same pairs alone.",
+        dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
+}
+
+RECIPES["teacher-weak"] = replace(
+    RECIPES["teacher"], what="The teacher after 1,000 steps of training, for an ablation.", n_steps=1000)
+
+
+RECIPES |= {  # the documents' own set-up: not among what ships, since on a CPU it takes days
+    "poster-teacher": Recipe(
+        "The documents' teacher: 6.6 million parameters, ε-prediction, linear β, T = 400.",
+        lambda: Denoiser(nets.ContextUNet(), schedule.linear(), "eps"),
+        lambda learner, images, n: train.denoiser_step(learner, images, n),
+        n_steps=4700, batch_size=256, seed=0, optimiser=dict(lr=1e-4, ema=0.0),  # 20 epochs
+        samplings=(Sampling("ddpm", 400, 0.5),)),
+    "poster-mnist": Distillation(
+        "The documents' student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 steps.",
+        dmd_mnist.Setting(teacher="poster-teacher", updates=(1, 1), lr=5e-6, fake_lr=5e-6, ema=0.0, n_steps=2000),
+        seed=0, samplings=(Sampling("ddim", 1),)),
 }
 
 
@@ -80,7 +142,8 @@ def recipe(name: str) -> Recipe:
 def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resume: bool = False,
                    cpu: bool = False) -> Path:
     """Train an artefact by its recipe and write it to ``out/name``, with its checkpoint and ``log.jsonl`` in
-    ``out/name.training``. n_steps: another budget than the recipe's. Returns the artefact's folder.
+    ``out/name.training``, where a student's looks over training are kept too (``dmd_mnist.recorded``). n_steps: another
+    budget than the recipe's. Returns the artefact's folder.
 
     Raises ValueError for an unknown name, RuntimeError where the folder cannot be written or resumed from.
     """
@@ -88,20 +151,35 @@ def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resu
     n_steps = plan.n_steps if n_steps is None else n_steps
     if n_steps < 1:
         raise ValueError(f"The number of training steps must be at least 1; got {n_steps}.")
-    images = data.mnist()
     files.write_atomically(work / "recipe.json", json.dumps({"artefact": name, "n_steps": n_steps}).encode())
     accelerator = train.accelerator(cpu)
     torch.manual_seed(plan.seed)
-    learner = train.Learner(plan.make(), accelerator, n_steps=n_steps, **plan.optimiser)
-    records = train.train(plan.step(learner, images, plan.batch_size), {"net": learner}, n_steps=n_steps,
-                          seed=plan.seed, checkpoint=work / "checkpoint.safetensors", resume=resume)
+    learners, step, _, _, look = plan.prepare(accelerator, n_steps)
+    records = train.train(step, learners, n_steps=n_steps, seed=plan.seed, checkpoint=work / "checkpoint.safetensors",
+                          resume=resume)
+    if look and accelerator.is_main_process:
+        records = _watched(records, look, work, n_steps, resume)
     seconds = _follow(records, work / "log.jsonl", n_steps, resume, accelerator.is_main_process)
     if accelerator.is_main_process:
-        store.save(learner.averaged(), Path(out) / name, {
+        net = next(iter(learners.values())).averaged()
+        store.save(net, Path(out) / name, {
             "name": name, "what": plan.what, "seed": plan.seed, "wall_time_s": round(seconds),
-            "recipe": {"n_steps": n_steps, "batch_size": plan.batch_size, **plan.optimiser}, **environment(accelerator),
-            "parameters": sum(p.numel() for p in learner.net.parameters())}, half=True)
+            "recipe": {**plan.settings, "n_steps": n_steps}, **environment(accelerator),
+            "parameters": sum(p.numel() for p in net.parameters())}, half=True)
     return Path(out) / name
+
+
+def _watched(records: Iterator[train.Record], look: Callable[[], NamedTuple], work: Path, n_steps: int, resume: bool):
+    """The records, with a look kept in ``work`` at each of ``train.milestones``; a new run drops an earlier one's."""
+    keep = lambda step: files.save_state(work / f"look-{step:06d}.safetensors", look()._asdict())
+    if not resume:
+        for path in work.glob("look-*.safetensors"):
+            path.unlink()
+        keep(0)
+    for record in records:
+        if record.step in train.milestones(n_steps):
+            keep(record.step)
+        yield record
 
 
 def _follow(records, log: Path, n_steps: int, resume: bool, main: bool) -> float:
@@ -141,47 +219,6 @@ def environment(accelerator) -> dict:
     return {"device": name, "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
             "versions": {"python": platform.python_version(),
                          **{package: version(package) for package in ("dmdkit", "torch", "diffusers", "accelerate")}}}
-
-
-def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250,
-         keep: Path | None = None) -> tuple[Tensor, Tensor]:
-    """n samples with balanced labels 0, 1, … 9, 0, 1, …: images (n, 1, 28, 28) in [−1, 1] and labels (n,).
-
-    Each batch has a generator of its own, seeded by ``seed`` and the batch's number, so that several processes, which
-    share the batches out and put their images together, draw what one draws. ``keep``: a folder for finished batches,
-    which a later call with the same arguments takes from there; hundreds of steps take the better part of an hour.
-    """
-    device, processes = next(denoiser.parameters()).device, PartialState()
-    labels = torch.arange(n) % denoiser.n_classes
-    mine = list(enumerate(labels.split(batch_size)))[processes.process_index::processes.num_processes]
-    images = []
-    with tqdm(total=len(mine) * how.n_steps, unit="step", desc=how.key, disable=not processes.is_main_process) as bar:
-        for i, label in mine:
-            kept = keep and keep / f"{how.key}-seed{seed}-batch{i}of{batch_size}.safetensors"
-            if kept and kept.exists() and len(done := files.load_state(kept)["images"]) == len(label):
-                images.append((i, done))
-                bar.update(how.n_steps)
-                continue
-            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
-            z = torch.randn(len(label), *denoiser.sample_shape, generator=generator, device=device)
-            sampler = getattr(sample, how.sampler)
-            for state in sampler(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
-                bar.update()
-            images.append((i, state.x.clamp(-1, 1).cpu()))
-            if kept:
-                files.save_state(kept, {"images": images[-1][1]})
-    return torch.cat([batch for _, batch in sorted(gather_object(images), key=lambda pair: pair[0])]), labels
-
-
-def scorer() -> metrics.Scorer:
-    """The kit's own: features of ``classifier``, labels by ``judge``, against MNIST's 10,000 test images."""
-    return metrics.Scorer(store.load("classifier"), store.load("judge"), data.mnist(train=False))
-
-
-def floor(score: metrics.Scorer, n: int = N_IMAGES, seed: int = 0) -> dict[str, float]:
-    """What n balanced real training images score: the best that a sampler can hope for."""
-    real = data.mnist().balanced(n, torch.Generator().manual_seed(seed))
-    return score(data.scale(real.pixels), real.labels)
 
 
 def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] | None = None, n: int = N_IMAGES,
@@ -228,23 +265,36 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path
 
 
 def benchmark(name: str, n: int = 10, cpu: bool = False) -> dict:
-    """Training throughput of a recipe: images a second, and the share of a step's time that its network's forward and
-    backward pass take, each the median of n after a warm-up, timed in turns in one run."""
+    """Training throughput of a recipe: images a second, the time of a step and the share of it that the evaluations of
+    its networks take, each the median of n after a warm-up, timed in turns in one run; and the memory of a step."""
     plan, accelerator = recipe(name), train.accelerator(cpu)
-    learner = train.Learner(plan.make(), accelerator, n_steps=10_000, **plan.optimiser)
-    step = plan.step(learner, data.mnist(), plan.batch_size)
+    learners, step, network, frozen, _ = plan.prepare(accelerator, 10_000)
     generator = torch.Generator(accelerator.device).manual_seed(0)
-    x = torch.randn(plan.batch_size // accelerator.num_processes, 1, 28, 28, device=accelerator.device)
-    t = torch.randint(1000, (len(x),), device=accelerator.device)
-
-    def network():
-        out = learner.model(x, t, t % 10).v if isinstance(learner.net, Denoiser) else learner.model(x)
-        accelerator.backward(out.square().mean())
-        learner.optimizer.zero_grad()
-
     whole, alone = _interleaved(lambda: step(generator), network, n, accelerator.device)
-    return {"images_per_second": round(plan.batch_size / whole, 1), "step_s": round(whole, 4),
-            "network_share": round(alone / whole, 3), **environment(accelerator)}
+    used = train.memory(step, learners, frozen)
+    return {"images_per_second": round(plan.settings["batch_size"] / whole, 1), "step_s": round(whole, 4),
+            "network_share": round(alone / whole, 3), "step_over_network": round(whole / alone, 3),
+            "memory_mb": {part: round(size / 2**20, 1) for part, size in used.items()}, **environment(accelerator)}
+
+
+def speed(name: str, n_steps: int = 400, n_images: int = 10, repeats: int = 3, device: str = "cpu") -> dict:
+    """One step of a student against ``n_steps`` DDIM steps of its teacher for the same images, in seconds: medians,
+    timed in turns in one run. Without guidance a step of the teacher is one evaluation of the same network, with the
+    guidance that the student was distilled with it is two. Raises ValueError for what is not a student."""
+    if not isinstance(recipe(name), Distillation):
+        raise ValueError(f"{name!r} is not a student of a teacher; give one of "
+                         f"{', '.join(key for key, plan in RECIPES.items() if isinstance(plan, Distillation))}.")
+    student, setting = store.load(name, device), recipe(name).setting
+    teacher = store.load(setting.teacher, device)
+    z = torch.randn(n_images, *student.sample_shape, device=device)
+    label = torch.arange(n_images, device=device) % student.n_classes
+    one, found = lambda: student.generate(z, label), {"images": n_images, "steps": n_steps}
+    for key, guidance in (("", 0.0), ("_guided", setting.guidance)):
+        many = lambda: sample.last(sample.ddim(teacher, z, n_steps, label, guidance))
+        slow, fast = _interleaved(many, lambda: [one() for _ in range(20)], repeats, torch.device(device))
+        found |= {f"teacher{key}_s": round(slow, 4), f"student{key}_s": round(fast / 20, 6),
+                  f"ratio{key}": round(slow / (fast / 20))}
+    return found | {"device": environment(train.accelerator(device == "cpu"))["device"]}
 
 
 def _interleaved(first: Callable, second: Callable, n: int, device: torch.device) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from .denoiser import Denoiser
 from .schedule import SCHEDULES, Schedule
 
 PREDICTION_TYPES = {"v": "v_prediction", "eps": "epsilon", "x": "sample"}  # ours → diffusers'
+DENOISERS = {"UNet2DModel": UNet2DModel, "ContextUNet": nets.ContextUNet}
 CLASSIFIERS = {"DigitClassifier": nets.DigitClassifier, "JudgeClassifier": nets.JudgeClassifier}
 
 
@@ -50,7 +51,7 @@ def load(name: str, device: torch.device | str = "cpu", root: Path = ROOT) -> nn
         raise RuntimeError(f"{weights} is damaged: its SHA-256 should be {expected} and is {found}. Restore it with "
                            f"`git checkout {weights.name}`, or train it again: `python -m dmdkit train {name}`.")
     kind = json.loads((folder / "config.json").read_text())["_class_name"]
-    net = CLASSIFIERS.get(kind, UNet2DModel).from_pretrained(folder, low_cpu_mem_usage=False).float()
+    net = (DENOISERS | CLASSIFIERS)[kind].from_pretrained(folder, low_cpu_mem_usage=False).float()
     if kind in CLASSIFIERS:
         return net.eval().to(device)
     spec = json.loads((folder / "denoiser.json").read_text())

@@ -146,6 +146,11 @@ def train(step: Step, learners: dict[str, Learner], *, n_steps: int, seed: int =
         yield Record(i + 1, values, time.perf_counter() - begun)
 
 
+def milestones(n_steps: int, n: int = 13) -> list[int]:
+    """About n steps of a training at which to look at it, from 0 to n_steps, closer together early on."""
+    return sorted({round(n_steps * (i / (n - 1))**1.5) for i in range(n)})
+
+
 def _step_seed(seed: int, i: int) -> int:
     return seed * 1_000_003 + i  # distinct for every step of every run of under a million steps
 
@@ -166,6 +171,40 @@ def _load_checkpoint(checkpoint: Path | None, learners: dict[str, Learner], n_st
         raise RuntimeError(f"The checkpoint {checkpoint} does not fit this network "
                            f"({str(error).splitlines()[0]}). Start a new run in another folder.") from None
     return state["step"]
+
+
+def memory(step: Step, learners: dict[str, Learner], frozen: tuple[nn.Module, ...] = ()) -> dict[str, int]:
+    """What one training step needs, in bytes: the weights of learners and ``frozen`` networks, gradients, optimiser
+    state, averages, and the most that autograd keeps at a time for its backward passes. Takes one step."""
+    device = next(iter(learners.values())).accelerator.device
+    weights = [p for one in (*(learner.net for learner in learners.values()), *frozen) for p in one.parameters()]
+    own = {p.untyped_storage().data_ptr() for p in weights}
+    kept, now, peak = {}, 0, 0
+
+    class Saved:
+        def __init__(self, tensor: Tensor):
+            nonlocal now, peak
+            self.tensor, self.place = tensor, tensor.untyped_storage().data_ptr()
+            kept[self.place] = kept.get(self.place, 0) + 1
+            if kept[self.place] == 1 and self.place not in own:
+                now += tensor.untyped_storage().nbytes()
+                peak = max(peak, now)
+
+        def __del__(self):
+            nonlocal now
+            kept[self.place] -= 1
+            if kept[self.place] == 0 and self.place not in own:
+                now -= self.tensor.untyped_storage().nbytes()
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        step(torch.Generator(device).manual_seed(0))
+    size = lambda tensors: sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    trained = [p for learner in learners.values() for p in learner.net.parameters()]
+    return {"weights": size(weights), "gradients": size(trained),
+            "optimiser": size(value for learner in learners.values() for state in learner.optimizer.state.values()
+                              for value in state.values()),
+            "averages": size(p for learner in learners.values() if learner.ema for p in learner.ema.shadow_params),
+            "activations": peak}
 
 
 def stratified_times(n: int, T: int, generator: torch.Generator) -> Tensor:

@@ -1,14 +1,16 @@
 """What every test file shares: quiet threads, fixed seeds, no network, and a tiny network."""
 import os
 import socket
+from contextlib import contextmanager
 
 os.environ["DMDKIT_FAST"] = "1"
 
 import pytest
 import torch
+import training_run
 from torch import nn
 
-from dmdkit import data, nets, schedule
+from dmdkit import data
 from dmdkit.denoiser import Denoiser
 
 torch.set_num_threads(1)  # the networks here are tiny, and threads that wait for each other cost more than they save
@@ -48,9 +50,7 @@ def test_images() -> data.Images:
 
 def tiny_denoiser(seed: int = 0) -> Denoiser:
     """The smallest preset with random weights, for 28 × 28 images: what it draws is noise, but fast."""
-    torch.manual_seed(seed)
-    net = nets.unet("tiny")
-    return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size).eval()
+    return training_run.denoiser(seed).eval()
 
 
 @pytest.fixture
@@ -59,12 +59,22 @@ def tiny() -> Denoiser:
 
 
 class Counted(nn.Module):
-    """A network that counts its calls."""
+    """A network that counts its calls, and the samples that it was called with."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net, self.config, self.calls = net, net.config, 0
+        self.net, self.config, self.calls, self.rows = net, net.config, 0, 0
 
     def forward(self, *args, **kwargs):
         self.calls += 1
+        self.rows += len(args[0])
         return self.net(*args, **kwargs)
+
+
+@contextmanager
+def refused(kind: type[Exception], pattern: str):
+    """What is done inside must raise ``kind``, in one sentence that matches ``pattern``, with no other error behind."""
+    with pytest.raises(kind, match=pattern) as caught:
+        yield
+    error = caught.value
+    assert "\n" not in str(error) and (error.__context__ is None or error.__suppress_context__)

@@ -165,10 +165,12 @@ def test_lesson_00_from_opening_to_the_moving_slider(browser, lesson):
     busy = os.getloadavg()[0] > 2 * os.cpu_count()
     print(f"\nlesson 00: open after {opened:.0f} s, its slider moves after {moving:.0f} s"
           f"{', on a machine busy with other things' * busy}")
-    drag_player(page, page.locator(".dmd-player"))
+    player = page.locator(".dmd-player").first
+    drag_player(page, player)
     run_all(page)
-    page.locator(".dmd-player input[type=range]").press("Home")
-    assert page.locator(".dmd-player .number").text_content() == "1"
+    player.locator("input[type=range]").press("Home")
+    assert player.locator(".number").text_content() == "1"
+    drag_player(page, page.locator(".dmd-player").last)  # teacher and student side by side
     assert not errors
     assert moving < 60 or busy
     page.close()
@@ -189,6 +191,20 @@ def test_a_lesson_of_the_plane_runs_and_its_sliders_move(browser, lesson):
     before = picture(player, ".fields")
     drag(page, knob_at(slider, 0.0), 400)
     assert picture(player, ".fields") != before
+    assert not errors
+    page.close()
+
+
+@pytest.mark.parametrize("lesson", [NOTEBOOKS / "04_dmd_mnist.ipynb"], indirect=True, ids=["04"])
+def test_the_lesson_of_the_student_runs_and_its_sliders_move(browser, lesson):
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(lesson)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
+    run_all(page)
+    drag_live_slider(page)
+    for player in page.locator(".dmd-player").all():
+        drag_player(page, player)
     assert not errors
     page.close()
 

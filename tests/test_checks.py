@@ -3,6 +3,7 @@ every picture of the lessons, at the corners of its values."""
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from matplotlib.figure import Figure
 
-from dmdkit import check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, sample, schedule, score
+from dmdkit import check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, plots_mnist, sample, schedule, score, train
 from dmdkit.check.harness import Exercise
+from dmdkit.pairs import Pairs
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 EXERCISES = {name: getattr(check, name) for name in check.__all__ if isinstance(getattr(check, name), Exercise)}
@@ -236,6 +238,115 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "solved(fake, generator, z, t, eps, alpha, sigma).detach()": "still attached",
         "0.5 * solved(fake, generator, z, t, eps, alpha, sigma)": "factor ½",
     },
+    "ex_4_1": {
+        "z[index], y[index], label[:len(index)]": "labels are the first B",
+        "z[index], y[index], label": "labels are all N",
+        "z[:len(index)], y[index], label[index]": "noise is the first B",
+        "z[index], y[:len(index)], label[index]": "images are the first B",
+        "z[:len(index)], y[:len(index)], label[:len(index)]": "index is not used",
+        "z[index], y[index], torch.arange(10).repeat(9)[:len(index)]": "by place in the batch",
+        "z[index], y[index], index % 10": "pairs' numbers",
+        "z[index], y[index], label[sorted(index.tolist())]": "you sorted index for them",
+        "[value[sorted(index.tolist())] for value in (z, y, label)]": "right pairs in another order",
+        "[value[sorted(set(index.tolist()))] for value in (z, y, label)]": "names twice",
+        "z[index], y[index]": "label is missing",
+        "y[index], z[index], label[index]": "exchanged",
+        "z[index], label[index], y[index]": "three are in another order",
+        "label[index], z[index], y[index]": "values are not",
+        "z[index], y[index], torch.randint(10, index.shape)": "something of its own",
+        "[value[index[torch.randperm(len(index))]] for value in (z, y, label)]": "something of its own",
+        "z[index]": "each with one row",
+        "dict(z=z[index], y=y[index], label=label[index])": "three tensors should come back",
+        "z[index], y[index], None": "three tensors should come back",
+        "z[index], y[index], label[index[0]]": "each with one row",
+        "z[index], y[index], label.index_copy_(0, index, label[index] + 1)[index] - 1": "in place",
+    },
+    "ex_4_2": {
+        "distance(generate(z, label).detach(), y).mean()": "nothing learns",
+        "solved(torch.no_grad()(generate), distance, z, y, label)": "nothing learns",
+        "distance(generate(z), y).mean()": "label is left out",
+        "distance(generate(z, label), y).sum()": "not the sum",
+        "distance(generate(z, label), y)": "one value an image",
+        "distance(generate(y, label), y).mean()": "generator was shown y",
+        "distance(generate(y, label), z).mean()": "exchanged",
+        "distance(generate(z, label), z).mean()": "target is z",
+        "distance(z, y).mean()": "generator is missing",
+        "torch.nn.functional.mse_loss(generate(z, label), y)": "mean squared error",
+        "(generate(z, label) - y).abs().mean()": "mean absolute error",
+        "(distance(generate(z, label), y) ** 2).mean()": "squared the distance",
+        "0.5 * solved(generate, distance, z, y, label)": "factor ½",
+        "distance(generate(torch.randn_like(z), label), y).mean()": "fresh noise",
+        "distance(generate(z, label), y).mean().item()": "return a tensor",
+        "distance(generate(z, label), y).max()": "values are not",
+        "distance(generate(z, label), y)[:, None]": "one number, of shape ()",
+        "distance(generate(z, 3), y).mean()": "whole numbers",
+    },
+    "ex_4_3": {
+        "(guided(fake) - guided(real)) / size(guided(real))": "fake score is guided too",
+        "(guided(fake) - real(x_t, t, label)) / size(real(x_t, t, label))": "in place of the real one",
+        "(fake(x_t, t, label) - real(x_t, t, label)) / size(real(x_t, t, label))": "guidance is left out",
+        "solved(x, t, eps, label, real, fake, w - 1, no_class, alpha, sigma)": "other convention",
+        "solved(x, t, eps, label, real, fake, -1 - w, no_class, alpha, sigma)": "exchanged their roles",
+        "solved(x, t, eps, label, real, fake, -w, no_class, alpha, sigma)": "sign of the guidance",
+        "(fake(x_t, t, label) - w * (real(x_t, t, label) - real(x_t, t, none))) / size(w * (real(x_t, t, label) - "
+        "real(x_t, t, none)))": "1 is missing",
+        "(fake(x_t, t, label) - real(x_t, t, none)) / size(real(x_t, t, none))": "without class only",
+        "(fake(x_t, t, None) - real(x_t, t, none)) / size(real(x_t, t, none))": "left out of both",
+        "(fake(x_t, t, none) - guided(real)) / size(guided(real))": "fake score was asked without class",
+        "(fake(x_t, t, label) - guided(real)) / size(real(x_t, t, label))": "*unguided*",
+        "solved(x, t, eps, label, real, fake, w, 0, alpha, sigma)": "digit zero",
+        "solved(x, t, eps, label, real, fake, w, 10, alpha, sigma)": "use no_class",
+        "-solved(x, t, eps, label, real, fake, w, no_class, alpha, sigma)": "sign is flipped",
+        "fake(x_t, t, label) - guided(real)": "not normalised",
+        "(fake(x_t, t, label) - guided(real)) / (x - guided(real)).abs().mean()": "one number for the whole",
+        "solved(x, t, eps, label, real, fake, w, no_class, sigma, alpha)": "swapped",
+        "a * solved(x, t, eps, label, real, fake, w, no_class, alpha, sigma)": "paper's weighting",
+        "solved(x, t, torch.randn_like(x), label, real, fake, w, no_class, alpha, sigma)": "same x_t",
+        "fake(x_t, t, label) - real(x_t, t, no_class)": "whole numbers",
+        "fake(alpha[t] * x + sigma[t] * eps, t, label)": "reshape the first",
+        "(fake(x_t, t, label) - guided(real)) / (x - guided(real)).abs().mean((1, 2, 3))": "reshape the first",
+    },
+    "ex_4_4": {
+        "share * length(regression_gradient) / length(matching_gradient)": "upside down",
+        "1 / solved(matching_gradient, regression_gradient, share)": "1/λ",
+        "length(matching_gradient) / length(regression_gradient)": "share is not used",
+        "length(matching_gradient) / length(regression_gradient) / share": "divided by share",
+        "share / (1 - share) * length(matching_gradient) / length(regression_gradient)": "share of the sum",
+        "share * matching_gradient.norm() / regression_gradient.norm()": "whole batch",
+        "share * matching_gradient.abs().mean() / regression_gradient.abs().mean()": "mean absolute value",
+        "share * norms(matching_gradient).square().mean() / norms(regression_gradient).square().mean()": "squared",
+        "share * (norms(matching_gradient) / norms(regression_gradient)).mean()": "own ratio",
+        "share * norms(matching_gradient) / norms(regression_gradient)": "one weight an image",
+        "share * matching_gradient.norm(dim=1).mean() / regression_gradient.norm(dim=1).mean()": "channels only",
+        "share * norms(matching_gradient).max() / norms(regression_gradient).max()": "longest",
+        "float(solved(matching_gradient, regression_gradient, share))": "return a tensor",
+        "solved(matching_gradient, regression_gradient, share)[None]": "one number",
+        "length(matching_gradient) - share * length(regression_gradient)": "values are not",
+    },
+    "ex_4_5": {
+        "(fake(a * x + s * eps, t, label) - (a * eps - s * x)).square().mean()": "samples are not detached",
+        "(fake(a * x.detach() + s * eps, t, label) - (a * eps - s * x)).square().mean()": "x in x_t is,",
+        "(fake(a * x + s * eps, t, label) - (a * eps - s * x).detach()).square().mean()": "x in the target v is,",
+        "solved(fake, generate, z, label, t, eps, alpha, sigma).detach()": "Nothing learns",
+        "(fake(x_t, t, label) - x.detach()).square().mean()": "target is x",
+        "(fake(x_t, t, label) - eps).square().mean()": "target is ε",
+        "(fake(x_t, t, label) + (a * eps - s * x.detach())).square().mean()": "sign of v",
+        "(fake(x_t, t, label) - (a * eps + s * x.detach())).square().mean()": "plus in v",
+        "(fake(x_t, t, label) - (s * eps - a * x.detach())).square().mean()": "swapped in v",
+        "(a * x_t - s * fake(x_t, t, label) - x.detach()).square().mean()": "before comparing",
+        "(fake(x_t, t) - (a * eps - s * x.detach())).square().mean()": "not told the label",
+        "solved(fake, lambda z, label: generate(z), z, label, t, eps, alpha, sigma)": "generator is not told",
+        "solved(lambda x_t, t, label: fake(x_t, t), lambda z, label: generate(z), z, label, t, eps, alpha, sigma)":
+            "left out twice",
+        "(fake(x.detach(), t, label) - (a * eps - s * x.detach())).square().mean()": "clean samples",
+        "(fake(s * x.detach() + a * eps, t, label) - (a * eps - s * x.detach())).square().mean()": "swapped in x_t",
+        "solved(fake, generate, z, label, t, z, alpha, sigma)": "noise that they were made of",
+        "(fake(x_t, t, label) - (a * eps - s * x.detach())).square().sum()": "not the sum",
+        "0.5 * solved(fake, generate, z, label, t, eps, alpha, sigma)": "factor ½",
+        "(fake(x_t, t, label) - (a * eps - s * x.detach())).square().flatten(1).mean(1)": "one value an image",
+        "solved(fake, generate, z, label, t, torch.randn_like(z), alpha, sigma)": "fresh noise",
+        "fake(alpha[t] * x + sigma[t] * eps, t, label)": "reshape it",
+    },
 }
 
 
@@ -243,7 +354,13 @@ COLUMN = "column = lambda value: value.reshape(-1, *[1] * (z.ndim - 1)); "
 LOCAL = {  # what the wrong answers of an exercise may use
     "ex_2_3": "distance = torch.cdist(x_t, alpha * points); ",
     "ex_3_3": COLUMN.replace("z.", "x.") + "noised = lambda: column(alpha[t]) * x + column(sigma[t]) * eps; ",
-    "ex_3_5": COLUMN + "a, s = (lambda: column(alpha[t])), (lambda: column(sigma[t])); "}
+    "ex_3_5": COLUMN + "a, s = (lambda: column(alpha[t])), (lambda: column(sigma[t])); ",
+    "ex_4_3": COLUMN.replace("z.", "x.") + "a, s = column(alpha[t]), column(sigma[t]); x_t = a * x + s * eps; "
+              "none = torch.full_like(label, no_class); size = lambda mu: column((x - mu).abs().flatten(1).mean(1)); "
+              "guided = lambda net: net(x_t, t, label) + w * (net(x_t, t, label) - net(x_t, t, none)); ",
+    "ex_4_4": "norms = lambda g: g.square().sum((1, 2, 3)).sqrt(); length = lambda g: norms(g).mean(); ",
+    "ex_4_5": COLUMN + "a, s, x = column(alpha[t]), column(sigma[t]), generate(z, label); "
+              "x_t = (a * x + s * eps).detach(); "}
 
 
 @pytest.mark.parametrize("name, answer, said", [(n, a, s) for n, answers in WRONG.items() for a, s in answers.items()])
@@ -379,6 +496,43 @@ def test_the_oracles_of_3_4_and_3_5_are_what_the_kits_losses_give():
     torch.testing.assert_close(check.ex_3_5.oracle(*case), by_autograd)
 
 
+def test_the_oracles_of_4_1_and_4_4_are_the_kits_batch_and_the_wanted_length():
+    z, y, label, index = check.ex_4_1.cases(torch.Generator().manual_seed(1))[0]
+    batch = Pairs(z, y, label).batch(index)
+    wanted = torch.cat([batch.z.flatten(1), batch.x.flatten(1), batch.label[:, None]], 1)
+    assert torch.equal(check.ex_4_1.oracle(z, y, label, index), wanted)
+    matching, regression = torch.randn(2, 5, 1, 4, 4)
+    length = lambda gradient: torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).mean()
+    weight = check.ex_4_4.oracle(matching, regression, 0.3)
+    torch.testing.assert_close(length(weight * regression), 0.3 * length(matching))
+
+
+def test_the_oracles_of_4_2_and_4_5_are_what_autograd_makes_of_the_kits_losses():
+    case = check.ex_4_2.cases(torch.Generator().manual_seed(1))[0]
+    by_autograd = check.ex_4_2.probe(lambda generate, distance, z, y, label: distance(generate(z, label), y).mean(),
+                                     *case)
+    torch.testing.assert_close(check.ex_4_2.oracle(*case), by_autograd)
+
+    def denoising(fake, generate, z, label, t, eps, alpha, sigma):
+        model = lambda x_t, t, label: SimpleNamespace(v=fake(x_t, t, label))
+        x = generate(z, label).detach()
+        return train.denoising_loss(model, schedule.Schedule("", alpha, sigma), "v", x, eps, t, label).mean()
+
+    case = check.ex_4_5.cases(torch.Generator().manual_seed(1))[0]
+    torch.testing.assert_close(check.ex_4_5.oracle(*case), check.ex_4_5.probe(denoising, *case))
+
+
+@torch.no_grad()
+def test_the_oracle_of_4_3_is_the_kits_gradient_with_a_guided_denoiser(tiny):
+    s, x, eps, w = tiny.schedule, torch.randn(3, 1, 28, 28), torch.randn(3, 1, 28, 28), 0.7
+    t, label = torch.tensor([5, 400, 900]), torch.tensor([7, 0, 3])
+    x_t, fake = s.noise(x, t, eps), lambda x_t, t, label: 0.1 * x_t + label.reshape(-1, 1, 1, 1)
+    wanted = dmd.matching_gradient(x, tiny(x_t, t, label, guidance=w).x, fake(x_t, t, label), *s.at(t, x))
+    real = lambda x_t, t, label: tiny(x_t, t, label).x
+    got = check.ex_4_3.oracle(x, t, eps, label, real, fake, w, tiny.n_classes, *tables(s))
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
 # Pictures.
 
 COSINE, LINEAR, SHORT = schedule.cosine(), schedule.linear(), schedule.linear(T=2)
@@ -421,7 +575,26 @@ CORNERS = {
 }
 
 
-PICTURES = {name: f for module in (plots, plots_2d, plots_dmd) for name, f in vars(module).items()
+def look(seed: int) -> dict:
+    """What ``dmd_mnist.look`` sees, made up."""
+    g = torch.Generator().manual_seed(seed)
+    pictures = {name: torch.randint(256, (n, 28, 28), generator=g, dtype=torch.uint8)
+                for name, n in (("samples", 20), ("noised", 4), ("real", 4), ("fake", 4))}
+    return pictures | {"brightness": torch.rand(30, generator=g) - 1, "classes": torch.randint(30, (10,), generator=g)}
+
+
+LINES = {name: [0.5, 0.25, 0.125] for name in ("matching", "regression", "fake", "matching gradient",
+                                                "regression gradient")}
+ABLATED = {name: {"frechet_distance": [3.0, 4.0, 9.0], "accuracy": [0.9, 0.99, 1.0], "coverage": [0.1, 0.2, 0.3]}
+           for name in ("DMD", "no matching")}
+CORNERS |= {
+    "draw_dashboard": [({0: look(0)}, {}, 1, -0.7), ({0: look(0), 3: look(1)}, LINES, 3, -0.7, "title"),
+                       ({3: look(2)}, {"regression": [1.0, 0.5, 0.5], "regression gradient": [0.1] * 3}, 1500, 0.0)],
+    "draw_epochs": [(LINES, 1), (LINES, 3, "title"), ({"fake": [1.0, 2.0]}, 2)],
+    "draw_ablations": [(ABLATED, {"frechet_distance": 1.0, "accuracy": 0.99, "coverage": 0.4}, "DMD"),
+                       ({"DMD": ABLATED["DMD"]}, {"accuracy": 0.9}, "DMD", ("accuracy",))],
+    "draw_networks": [()], "draw_kinship": [()]}
+PICTURES = {name: f for module in (plots, plots_2d, plots_dmd, plots_mnist) for name, f in vars(module).items()
             if callable(f) and f.__module__ == module.__name__}
 
 

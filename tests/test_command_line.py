@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from dmdkit import __main__, files, recipes, store, train
+from dmdkit import __main__, dmd_mnist, files, recipes, store, train
 from dmdkit.denoiser import Denoiser
+from dmdkit.pairs import Pairs
 
 
 @pytest.fixture
@@ -185,6 +186,54 @@ def test_evaluate_measures_and_saves_onto_the_card(call, tmp_path):
 def test_list_names_what_ships(call):
     status, out, _ = call("list")
     assert status == 0 and [line.split()[0] for line in out.splitlines()] == store.names()
+
+
+# Distillation
+
+def test_pairs_makes_pairs_and_goes_on(call, tmp_path, monkeypatch):
+    made = []
+    zeros = lambda n: Pairs(torch.zeros(n, 2), torch.zeros(n, 2))
+    monkeypatch.setattr(__main__.dmd_mnist, "make_pairs", lambda *words: made.append(words) or zeros(words[1]))
+    assert call("pairs", "--pairs", 30, "--out", tmp_path)[:2] == (0, f"30 pairs are in {tmp_path}.\n")
+    assert made == [("teacher", 30, tmp_path)]
+
+
+def test_a_student_is_trained_measured_and_timed(call, tmp_path, monkeypatch):
+    setting = dmd_mnist.Setting(batch_size=4, n_pairs=40, distance="squared", updates=(1, 1))
+    small = dataclasses.replace(recipes.RECIPES["student-dmd"], setting=setting)
+    monkeypatch.setitem(recipes.RECIPES, "student-dmd", small)
+    status, out, err = call("train", "student-dmd", "--steps", 2, "--out", tmp_path, "--cpu")
+    assert status == 0, err
+    assert store.card("student-dmd", tmp_path)["recipe"] | dataclasses.asdict(setting) | {"n_steps": 2} == \
+        store.card("student-dmd", tmp_path)["recipe"] | {"updates": (1, 1), "t_range": (0.02, 0.98)}
+    status, out, _ = call("evaluate", "student-dmd", "--root", tmp_path, "--cpu", "--images", 20)
+    assert status == 0 and "ddim-1-w0-20-images" in out
+    status, out, _ = call("benchmark", "student-dmd", "--cpu")
+    found = json.loads(out[out.index("{"):])
+    assert found["step_s"] > 0 and found["step_over_network"] == pytest.approx(1 / found["network_share"], rel=0.01)
+    assert found["memory_mb"]["weights"] == pytest.approx(3 * 707716 * 4 / 2**20, abs=0.1)  # three networks
+    assert found["memory_mb"]["gradients"] == pytest.approx(2 * 707716 * 4 / 2**20, abs=0.1)  # two of them trained
+
+
+def test_a_students_speed_is_a_ratio_of_two_times(call, monkeypatch):
+    monkeypatch.setattr(recipes.speed, "__defaults__", (4, 2, 1, "cpu"))  # 4 steps, 2 images, once
+    status, out, _ = call("speed", "student-dmd", "--cpu")
+    found = json.loads(out)
+    assert status == 0 and found["steps"] == 4 and found["ratio_guided"] > 1
+    assert found["ratio"] == round(found["teacher_s"] / found["student_s"])
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (("speed", "teacher"), "'teacher' is not a student"), (("pairs", "--pairs", 0), "must be at least 1; got 0"),
+    (("dmd-mnist", "--student", "nowhere"), "nowhere holds no training of a student")])
+def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refusal(*call(*words))
+
+
+def test_dmd_mnist_says_where_it_wrote(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(__main__.dmd_mnist, "build", lambda student: tmp_path / "runs.safetensors")
+    assert call("dmd-mnist") == (0, f"Written to {tmp_path / 'runs.safetensors'}.\n", "")
 
 
 # The experiments in two dimensions

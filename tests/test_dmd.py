@@ -1,9 +1,12 @@
 """Distribution matching: its gradient against the KL's own, its loss by hand, and who learns what in a step."""
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+import training_run
+from conftest import refused
 from torch import nn
 
 from dmdkit import dmd, nets, schedule, score, train
@@ -153,11 +156,14 @@ class Recorder(train.Learner):
 
     def __init__(self, net):
         super().__init__(net, train.accelerator(cpu=True), lr=0.0, n_steps=10, ema=0.0, max_grad_norm=1e9)
-        self.seen = []
+        self.gradients = []
 
     def update(self, loss):
-        self.seen.append([g.item() if g is not None else None for g in torch.autograd.grad(
-            loss, list(self.net.parameters()), allow_unused=True)])
+        self.gradients.append(torch.autograd.grad(loss, list(self.net.parameters()), allow_unused=True))
+
+    @property
+    def seen(self):
+        return [[g.item() if g is not None else None for g in gradients] for gradients in self.gradients]
 
 
 def line(a: float, b: float) -> Denoiser:
@@ -212,12 +218,6 @@ def test_with_pairs_a_step_regresses_each_noise_to_its_own_sample():
     assert values["regression"].item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
-def test_labels_stay_with_their_pairs():
-    pairs = dmd.Pairs(torch.arange(10.0)[:, None], -torch.arange(10.0)[:, None], torch.arange(10))
-    got = pairs.batch(torch.tensor([7, 2, 2]))
-    assert got.z.flatten().tolist() == [7, 2, 2] == got.label.tolist() and got.x.flatten().tolist() == [-7, -2, -2]
-
-
 @pytest.mark.parametrize("updates, seen", [((1, 1), (1, 1)), ((1, 5), (1, 5)), ((4, 1), (4, 1)), ((1, 0), (1, 0))])
 def test_the_ratio_of_updates(updates, seen):
     one, other = Recorder(line(0.7, 0.2)), Recorder(line(0.4, -0.3))
@@ -229,7 +229,7 @@ def test_without_a_fake_score_it_is_score_distillation():
     """DreamFusion's gradient, w (ε̂ − ε), is α/σ (x − μ_real): with x in place of μ_fake ours is the same direction."""
     one = Recorder(line(0.7, 0.2))
     values = dmd.dmd_step(one, None, real, 6, weighting="none")(generator(2))
-    assert set(values) == {"matching"}
+    assert set(values) == {"matching", "matching gradient"}
     g = generator(2)
     z, eps = (torch.randn(6, 1, generator=g) for _ in "ze")
     t = torch.randint(20, 1004, (6,), generator=g)
@@ -288,6 +288,178 @@ def test_a_learned_fake_score_leads_a_network_to_a_gaussian_too():
     torch.testing.assert_close(x.T.cov(), target.covariances[0], atol=0.02, rtol=0)
 
 
+# The step on labelled images
+
+@pytest.fixture
+def double():
+    """Everything in float64, so that a value by hand is the value."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Painter(nn.Module):
+    """A network for 2 × 2 images of three classes: x-prediction a x + b[label]. It notes the labels it is asked for."""
+    sample_shape = (1, 2, 2)
+
+    def __init__(self, a: float, seed: int):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a))
+        self.b = nn.Parameter(torch.randn(4, 1, 2, 2, generator=generator(seed)))
+        self.asked = []
+
+    def forward(self, x, t, class_labels):
+        self.asked.append(class_labels.tolist())
+        return SimpleNamespace(sample=self.a * x + self.b[class_labels])
+
+
+def painter(a: float, seed: int) -> Denoiser:
+    return Denoiser(Painter(a, seed), S, "x", n_classes=3)
+
+
+def drawn(g: torch.Generator, n: int, low: int, high: int, shape=(1, 2, 2), n_classes: int = 3):
+    """What a term of the step draws: noise for the samples, noise for noising them, labels and times."""
+    z, eps = (torch.randn(n, *shape, generator=g) for _ in "ze")
+    return z, eps, torch.randint(n_classes, (n,), generator=g), torch.randint(low, high, (n,), generator=g)
+
+
+def painted(n: int = 12, seed: int = 4) -> dmd.Pairs:
+    """Pairs that a Painter of (0.7, seed 1) maps onto one another: x is a function of the noise and of the label."""
+    z = torch.randn(n, 1, 2, 2, generator=generator(seed))
+    net, label = Painter(0.7, 1), torch.arange(n) % 3
+    return dmd.Pairs(z, net(z, None, label).sample.detach(), label)
+
+
+def test_every_network_is_asked_for_the_labels_that_the_samples_have(double):
+    one, other, teacher = Recorder(painter(0.5, 1)), Recorder(painter(0.4, 2)), painter(0.6, 3)
+    pairs = painted()
+    dmd.dmd_step(one, other, teacher, 6, pairs=pairs)(generator(3))
+    g = generator(3)
+    _, _, first, _ = drawn(g, 6, 20, 1004)
+    index = torch.randint(12, (6,), generator=g)
+    _, _, second, _ = drawn(g, 6, 0, 1024)
+    assert len(set(first.tolist())) == 3 and first.tolist() != second.tolist()
+    assert one.net.net.asked == [first.tolist(), (index % 3).tolist(), second.tolist()]
+    assert teacher.net.asked == [first.tolist()] and other.net.net.asked == [first.tolist(), second.tolist()]
+
+
+def test_guidance_on_the_teacher_reaches_the_real_score_and_no_other(double):
+    """By hand: μ_real = 3 μ(x_t | label) − 2 μ(x_t), the gradient per sample, and its norm."""
+    one, other, teacher = Recorder(painter(0.5, 1)), Recorder(painter(0.4, 2)), painter(0.6, 3)
+    values = dmd.dmd_step(one, other, partial(teacher, guidance=2.0), 6)(generator(3))
+    z, eps, label, t = drawn(generator(3), 6, 20, 1004)
+    assert teacher.net.asked == [label.tolist() + [3] * 6]
+    assert 3 not in sum(one.net.net.asked + other.net.net.asked, [])
+
+    x = 0.5 * z + one.net.net.b.detach()[label]
+    x_t = S.noise(x, t, eps)
+    b = teacher.net.b.detach()
+    mu_real = 3 * (0.6 * x_t + b[label]) - 2 * (0.6 * x_t + b[[3] * 6])
+    g = 0.4 * x_t + other.net.net.b.detach()[label] - mu_real
+    g = g / (x - mu_real).abs().mean((1, 2, 3), keepdim=True)
+    to_a, to_b = one.gradients[0]
+    torch.testing.assert_close(to_a, (g * z).mean())
+    torch.testing.assert_close(to_b, torch.zeros(4, 1, 2, 2).index_add(0, label, g / 24))
+    assert values["matching"].item() == pytest.approx(0.5 * g.square().mean().item())
+    norms = [math.sqrt(sum((value / 4) ** 2 for value in one.flatten().tolist())) for one in g]  # B dL/dx_i = g_i / 4
+    assert values["matching gradient"].item() == pytest.approx(sum(norms) / 6)
+
+
+def test_the_regressions_gradient_at_an_image_by_hand(double):
+    one, pairs = Recorder(painter(0.5, 2)), painted()
+    values = dmd.dmd_step(one, None, painter(0.6, 3), 6, pairs=pairs, regression_weight=0.25)(generator(3))
+    g = generator(3)
+    drawn(g, 6, 20, 1004)
+    z, x, label = pairs.batch(torch.randint(12, (6,), generator=g))
+    error = 0.5 * z + one.net.net.b.detach()[label] - x
+    norms = [0.25 * 2 / 4 * math.sqrt(sum(value**2 for value in image.flatten().tolist())) for image in error]
+    assert values["regression gradient"].item() == pytest.approx(sum(norms) / 6)
+    assert values["regression"].item() == pytest.approx(error.square().mean().item())
+
+
+def test_the_distance_that_is_given_is_the_one_that_is_used(double):
+    """Σ |2 G(z) − x| pulls at every pixel with 2: the norm is 2 √4, and only this way round."""
+    one, pairs = Recorder(painter(0.5, 2)), painted()
+    crooked = lambda x, y: (2 * x - y).abs().sum((1, 2, 3))
+    values = dmd.dmd_step(one, None, painter(0.6, 3), 6, matching=False, pairs=pairs, regression_weight=0.5,
+                          distance=crooked)(generator(3))
+    z, x, label = pairs.batch(torch.randint(12, (6,), generator=generator(3)))
+    by_hand = (2 * (0.5 * z + one.net.net.b.detach()[label]) - x).abs().sum() / 6
+    assert values["regression"].item() == pytest.approx(by_hand.item())
+    assert values["regression gradient"].item() == pytest.approx(0.5 * 2 * 2)
+
+
+def test_without_matching_only_the_regression_is_left(double):
+    one, pairs = Recorder(painter(0.5, 2)), painted()
+    never = lambda *_: pytest.fail("the real score was asked")
+    values = dmd.dmd_step(one, None, never, 6, matching=False, pairs=pairs, regression_weight=0.5)(generator(3))
+    assert set(values) == {"regression", "regression gradient"} and len(one.gradients) == 1
+    z, x, label = pairs.batch(torch.randint(12, (6,), generator=generator(3)))
+    error = 0.5 * z + one.net.net.b.detach()[label] - x
+    to_a, to_b = one.gradients[0]
+    torch.testing.assert_close(to_a, 0.5 * 2 * (error * z).mean())
+    torch.testing.assert_close(to_b, torch.zeros(4, 1, 2, 2).index_add(0, label, 0.5 * 2 * error / 24))
+
+
+def trained_on(pairs: dmd.Pairs) -> tuple[list[float], float, train.Learner]:
+    """A few steps of regression for a generator that already maps each of ``painted`` onto its sample: the losses, the
+    first one by hand, and the learner."""
+    one = train.Learner(painter(0.7, 1), train.accelerator(cpu=True), lr=0.1, n_steps=4, warmup=0, ema=0.0)
+    step = dmd.dmd_step(one, None, None, 6, matching=False, pairs=pairs)
+    losses = [record.values["regression"] for record in train.train(step, {"generator": one}, n_steps=4, seed=1)]
+    index = torch.randint(12, (6,), generator=generator(1_000_003))  # the first step's generator
+    z, x, label = pairs.z[index], pairs.x[index], pairs.label[index]
+    return losses, (painter(0.7, 1)(z, 1023, label).x - x).square().mean().item(), one
+
+
+def test_labels_stay_with_their_pairs(double):
+    """What a generator of the right function has to learn: nothing. With the labels against their pairs: much."""
+    pairs = painted()
+    losses, by_hand, one = trained_on(pairs)
+    assert losses == [0, 0, 0, 0] and by_hand == 0
+    assert all(torch.equal(p, q) for p, q in zip(one.net.parameters(), painter(0.7, 1).parameters()))
+    losses, by_hand, one = trained_on(pairs._replace(label=pairs.label.roll(1)))
+    assert losses[0] == pytest.approx(by_hand) and by_hand > 0.5
+    assert not torch.equal(one.net.net.b, painter(0.7, 1).net.b)
+
+
+def test_each_loss_reaches_its_own_network_alone_also_in_a_unet(double):
+    """In float64 the generator's gradients are those that its samples' chain rule gives; the rest gets none."""
+    nets_by_name = {name: training_run.denoiser(seed) for seed, name in enumerate(("generator", "fake", "teacher"))}
+    one, other = (Recorder(nets_by_name[name]) for name in ("generator", "fake"))
+    found = []
+
+    def update_of(name):
+        def update(loss):
+            loss.backward()
+            found.append((name, {key: [p.grad for p in net.parameters()] for key, net in nets_by_name.items()
+                                 if any(p.grad is not None for p in net.parameters())}))
+            for net in nets_by_name.values():
+                net.zero_grad(set_to_none=True)
+
+        return update
+
+    one.update, other.update = update_of("generator"), update_of("fake")
+    z, y, label = torch.randn(4, 1, 28, 28), torch.rand(4, 1, 28, 28), torch.arange(4)
+    teacher = partial(nets_by_name["teacher"], guidance=0.5)
+    dmd.dmd_step(one, other, teacher, 2, updates=(1, 1), pairs=dmd.Pairs(z, y, label))(generator(3))
+    assert [(name, list(gradients)) for name, gradients in found] == [("generator", ["generator"]), ("fake", ["fake"])]
+
+    g = generator(3)
+    z_own, eps, label_own, t = drawn(g, 2, 20, 1004, (1, 28, 28), 10)
+    index = torch.randint(4, (2,), generator=g)
+    x, again = (nets_by_name["generator"](*inputs).x for inputs in
+                ((z_own, 1023, label_own), (z[index], 1023, label[index])))
+    with torch.no_grad():
+        x_t = S.noise(x, t, eps)
+        mu_real, mu_fake = teacher(x_t, t, label_own).x, nets_by_name["fake"](x_t, t, label_own).x
+        size = (x - mu_real).abs().mean((1, 2, 3), keepdim=True)
+    outputs = [(mu_fake - mu_real) / size / x.numel(), 0.25 * 2 * (again.detach() - y[index]) / x.numel()]
+    by_hand = torch.autograd.grad([x, again], list(one.net.parameters()), outputs)
+    for got, wanted in zip(found[0][1]["generator"], by_hand):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-12)
+
+
 # Bad input
 
 @pytest.mark.parametrize("change, sentence", [
@@ -295,10 +467,11 @@ def test_a_learned_fake_score_leads_a_network_to_a_gaussian_too():
     (dict(t_range=(0.02, 1.5)), r"t_range must be two shares of T"),
     (dict(updates=(0, 1)), r"at least one of the generator and none of the fake; got \(0, 1\)"),
     (dict(weighting="heavy"), "weighting must be one of released, paper, kl, none; got 'heavy'"),
+    (dict(matching=False), "Without the matching term and without pairs the generator has nothing to learn from"),
 ])
 def test_bad_input_is_one_sentence_before_any_work(change, sentence):
     one, other = Recorder(line(0.7, 0.2)), Recorder(line(0.4, -0.3))
-    with pytest.raises(ValueError, match=sentence):
+    with refused(ValueError, sentence):
         dmd.dmd_step(one, other, real, 4, **change)
 
 

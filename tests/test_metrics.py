@@ -124,7 +124,8 @@ def test_the_scorer_counts_right_digits_and_names_its_number_of_images():
     drawn[:10] = 9 - drawn[:10]  # ten samples of the wrong digit, among them none by chance right
     found = corner_scorer()(corner_images(drawn), labels)
     assert found["images"] == 50 and found["accuracy"] == pytest.approx(0.8)
-    assert set(found) == {"images", "frechet_distance", "accuracy", "precision", "recall", "density", "coverage"}
+    assert set(found) == {"images", "frechet_distance", "frechet_distance_judge", "accuracy", "precision", "recall",
+                          "density", "coverage"}
 
 
 def test_the_scorer_compares_with_the_real_images_in_its_features():
@@ -133,6 +134,17 @@ def test_the_scorer_compares_with_the_real_images_in_its_features():
     # uniform on ± 1 has deviation 1/√3, narrow a tenth of it, on two axes
     assert narrow["frechet_distance"] == pytest.approx(2 * (0.9 / math.sqrt(3)) ** 2, rel=0.15)
     assert alike["frechet_distance"] < 0.02 and alike["coverage"] > 0.9 and narrow["coverage"] < 0.2
+
+
+def test_the_second_distance_is_in_the_judges_features():
+    class Doubled(CornerReader):
+        def features(self, x):
+            return 2 * x[:, 0, 1, :2]
+
+    labels = torch.zeros(400, dtype=torch.int64)
+    real = Images(torch.randint(256, (400, 1, 28, 28), dtype=torch.uint8), labels)
+    found = metrics.Scorer(CornerReader(), Doubled(), real)(corner_images(labels, 0.1), labels)
+    assert found["frechet_distance_judge"] == pytest.approx(4 * found["frechet_distance"], rel=1e-6)
 
 
 @pytest.mark.parametrize("spoil, sentence", [

@@ -1,4 +1,5 @@
 """Training: losses by hand, the loop's promises, checkpoints that survive anything, and several processes."""
+import json
 import math
 import multiprocessing
 import os
@@ -166,6 +167,14 @@ def test_a_step_draws_its_randomness_from_seed_and_step_number_alone():
     assert drawn[:4] == drawn[4:8] and len({a for a, _ in drawn}) == 8 and len({b for _, b in drawn}) == 8
 
 
+@pytest.mark.parametrize("n_steps, n", [(1500, 13), (100, 7), (6, 13), (2, 7), (1, 13)])
+def test_milestones_go_from_start_to_end_closer_together_early_on(n_steps, n):
+    found = train.milestones(n_steps, n)
+    assert found[0] == 0 and found[-1] == n_steps and len(found) == min(n, len(set(found)))
+    gaps = [b - a for a, b in zip(found, found[1:])]
+    assert all(gap > 0 for gap in gaps) and (n_steps < 50 or gaps == sorted(gaps) and len(found) == n)
+
+
 # Resuming
 
 N_STEPS, SAVE_EVERY = 30, 3
@@ -175,7 +184,7 @@ N_STEPS, SAVE_EVERY = 30, 3
 def uninterrupted(tmp_path_factory) -> Path:
     """The last checkpoint of a run that nothing disturbed: weights, optimiser, learning rate and average."""
     path = tmp_path_factory.mktemp("whole") / "checkpoint.safetensors"
-    training_run.run(path, N_STEPS, 8, SAVE_EVERY, resume=False, report=lambda step: None)
+    training_run.run(path, N_STEPS, 8, SAVE_EVERY, resume=False)
     return path
 
 
@@ -211,19 +220,22 @@ def test_resuming_a_finished_run_does_nothing(uninterrupted):
 
 
 def _child(connection, *arguments):
-    training_run.run(*arguments, report=connection.send)
+    training_run.run(*arguments[:-1], report=lambda record: connection.send(record.step), training=arguments[-1])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-def test_a_run_killed_again_and_again_ends_bit_for_bit_as_if_it_had_not_been(uninterrupted, tmp_path):
+@pytest.mark.parametrize("training", training_run.TRAININGS)
+def test_a_run_killed_again_and_again_ends_bit_for_bit_as_if_it_had_not_been(training, tmp_path):
+    whole = tmp_path / "whole.safetensors"
+    training_run.run(whole, N_STEPS, 8, SAVE_EVERY, resume=False, training=training)
     seed = random.SystemRandom().randrange(10**6)
     print(f"random.seed({seed})")  # shown if the test fails
     dice, path, killed_at = random.Random(seed), tmp_path / "checkpoint.safetensors", []
     context = multiprocessing.get_context("forkserver")  # real processes, without importing torch for each
-    context.set_forkserver_preload(["dmdkit.train", "dmdkit.nets"])
+    context.set_forkserver_preload(["dmdkit.dmd", "dmdkit.nets"])
     for start in (0, 9, 18):
         receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(send, path, N_STEPS, 8, SAVE_EVERY, start > 0))
+        process = context.Process(target=_child, args=(send, path, N_STEPS, 8, SAVE_EVERY, start > 0, training))
         process.start()
         goal = start + dice.randint(4, 9)
         while receive.recv() < goal:
@@ -234,8 +246,18 @@ def test_a_run_killed_again_and_again_ends_bit_for_bit_as_if_it_had_not_been(uni
         killed_at.append(goal)
         assert process.exitcode == -signal.SIGKILL
         assert files.load_state(path)["step"] >= goal - goal % SAVE_EVERY  # whole, and not older than it must be
-    training_run.run(path, N_STEPS, 8, SAVE_EVERY, resume=True, report=lambda step: None)
-    assert same(files.load_state(path), files.load_state(uninterrupted)), f"killed at {killed_at}"
+    training_run.run(path, N_STEPS, 8, SAVE_EVERY, resume=True, training=training)
+    assert same(files.load_state(path), files.load_state(whole)), f"killed at {killed_at}"
+
+
+def test_a_checkpoint_of_a_distillation_holds_both_networks_and_the_average(tmp_path):
+    learners, step = training_run.distilling(4, 4)
+    for _ in train.train(step, learners, n_steps=4, checkpoint=tmp_path / "checkpoint.safetensors"):
+        pass
+    state = files.load_state(tmp_path / "checkpoint.safetensors")["learners"]
+    assert list(state) == ["generator", "fake"] and "ema" in state["generator"] and "ema" not in state["fake"]
+    made = {name: {int(entry["step"]) for entry in one["optimizer"]["state"].values()} for name, one in state.items()}
+    assert made == {"generator": {4}, "fake": {8}}
 
 
 # Damaged checkpoints
@@ -450,23 +472,43 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def test_two_processes_compute_what_one_does_with_the_same_global_batch(tmp_path):
-    n_steps, batch_size = 6, 8
-    training_run.run(tmp_path / "one.safetensors", n_steps, batch_size, 1000, False, report=lambda step: None)
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory) -> tuple[Path, list]:
+    """Every training of training_run in two processes: the folder of its last checkpoints, and what both reported."""
+    folder = tmp_path_factory.mktemp("two")
     # For Accelerate, --cpu --num_processes 2 is one process unless MPI is there; --multi_gpu is its name for starting
     # several, and the script asks for the CPU.
     launched = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
          "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()),
-         training_run.__file__, str(tmp_path / "two.safetensors"), str(n_steps), str(batch_size)],
+         training_run.__file__, str(folder), str(TOGETHER_STEPS), str(TOGETHER_BATCH)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert launched.returncode == 0, launched.stderr[-3000:]
-    assert launched.stdout.split().count(str(n_steps)) == 2  # both processes went all the way
-    one, two = (files.load_state(tmp_path / f"{name}.safetensors")["learners"]["net"] for name in ("one", "two"))
-    fresh = training_run.learner(n_steps).state_dict()["net"]
-    for name, weight in one["net"].items():
-        torch.testing.assert_close(two["net"][name], weight, rtol=1e-4, atol=2e-5, msg=lambda m: f"{name}: {m}")
-    moved = max((weight - fresh[name]).abs().max().item() for name, weight in one["net"].items())
-    assert moved > 100 * 2e-5  # training went much further than the tolerance
-    for a, b in zip(one["ema"]["shadow_params"], two["ema"]["shadow_params"]):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+    return folder, [json.loads(line) for line in launched.stdout.splitlines() if line.startswith("[")]
+
+
+TOGETHER_STEPS, TOGETHER_BATCH = 6, 8
+
+
+@pytest.mark.parametrize("training", training_run.TRAININGS)
+def test_two_processes_compute_what_one_does_with_the_same_global_batch(in_two_processes, tmp_path, training):
+    folder, reported = in_two_processes
+    alone = []
+    training_run.run(tmp_path / "one.safetensors", TOGETHER_STEPS, TOGETHER_BATCH, 1000, resume=False,
+                     report=alone.append, training=training)
+    for record in alone:  # both processes went all the way, and both say what the whole batch gave
+        said = [values for name, step, values, _ in reported if (name, step) == (training, record.step)]
+        assert said == [pytest.approx(record.values, rel=1e-3)] * 2
+    paths = tmp_path / "one.safetensors", folder / f"{training}.safetensors"
+    one, two = (files.load_state(path)["learners"] for path in paths)
+    learners, _ = training_run.TRAININGS[training](TOGETHER_STEPS, TOGETHER_BATCH)
+    for role, learner in learners.items():
+        fresh = learner.state_dict()["net"]
+        for name, weight in one[role]["net"].items():
+            torch.testing.assert_close(two[role]["net"][name], weight, rtol=1e-4, atol=2e-5,
+                                       msg=lambda m: f"{role}, {name}: {m}")
+        moved = max((weight - fresh[name]).abs().max().item() for name, weight in one[role]["net"].items())
+        assert moved > 100 * 2e-5  # training went much further than the tolerance
+        averages = (state[role]["ema"]["shadow_params"] if learner.ema else [] for state in (one, two))
+        for a, b in zip(*averages):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)

@@ -4,6 +4,7 @@ from .harness import CheckFailed, Exercise
 from .lesson01 import ex_1_1, ex_1_2, ex_1_3, ex_1_4
 from .lesson02 import ex_2_1, ex_2_2, ex_2_3, ex_2_4
 from .lesson03 import ex_3_1, ex_3_2, ex_3_3, ex_3_4, ex_3_5
+from .lesson04 import ex_4_1, ex_4_2, ex_4_3, ex_4_4, ex_4_5
 
 __all__ = ["CheckFailed", "Exercise", "ex_1_1", "ex_1_2", "ex_1_3", "ex_1_4", "ex_2_1", "ex_2_2", "ex_2_3", "ex_2_4",
-           "ex_3_1", "ex_3_2", "ex_3_3", "ex_3_4", "ex_3_5"]
+           "ex_3_1", "ex_3_2", "ex_3_3", "ex_3_4", "ex_3_5", "ex_4_1", "ex_4_2", "ex_4_3", "ex_4_4", "ex_4_5"]

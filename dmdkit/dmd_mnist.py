@@ -1,0 +1,327 @@
+"""DMD on MNIST: the student's settings, the experiments of lesson 04, and what one looks at while it trains.
+
+    data/dmd-mnist/runs.safetensors    by setting: what was seen over training (see ``look``)
+                   runs.json           its card: settings, figures of every seed, checksum, versions, time
+"""
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import dmd, evaluation, files, metrics, pairs, perceptual, store, train, widgets
+from .data import ROOT, to_uint8
+from .denoiser import Denoiser, Prediction
+
+GUIDANCE = 0.25           # of the real score and of the pairs; the teacher's figures at 400 steps are at the same
+SOLVER = dict(solver="heun", n_steps=8)
+RUNS = Path("runs")
+
+
+SMALL = dict(n_pairs=1280, regression_weight=4.0, ema=0.98, batch_size=32, n_steps=100)  # some 2 minutes on one core
+# In a hundred updates the pairs have to do most of the work. Each distance's weight makes its pull at a pair of unlike
+# digits as strong as 4 makes the classifier's: about 0.2.
+WEIGHTS = {"lpips-alex": 4.0, "lpips-squeeze": 1.0, "squared": 4.0}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One distillation; see ``dmd.dmd_step`` and ``perceptual.distance`` for what its values mean."""
+    teacher: str = "teacher"
+    guidance: float = GUIDANCE
+    matching: bool = True
+    fake: bool = True             # False: the real score alone
+    updates: tuple[int, int] = (1, 2)
+    t_range: tuple[float, float] = (0.02, 0.98)
+    weighting: str = "released"
+    n_pairs: int = 12_800         # 0: no regression
+    regression_weight: float = 0.25
+    distance: str = "classifier"
+    lr: float = 5e-4
+    fake_lr: float = 5e-4
+    ema: float = 0.995
+    batch_size: int = 64
+    n_steps: int = 1500
+
+
+def _settings() -> dict[str, Setting]:
+    full = Setting(**SMALL)
+    return {
+        "DMD": full,
+        "no matching": replace(full, matching=False),
+        "no regression": replace(full, n_pairs=0),
+        "real score only": replace(full, fake=False, n_pairs=0),
+        "frozen fake score": replace(full, updates=(1, 0)),
+        "no weighting": replace(full, weighting="none"),
+        "weaker teacher": replace(full, teacher="teacher-weak"),
+        **{f"regression by {kind}": replace(full, distance=kind, regression_weight=weight)
+           for kind, weight in WEIGHTS.items()}}
+
+
+SETTINGS = _settings()  # the ablations of lesson 04: each differs from "DMD" in what its name says
+SEEDS = 3
+N_IMAGES = 2000         # samples that an ablation's figures are of
+
+
+class Look(NamedTuple):
+    """What one looks at while a student trains, since its losses do not show it: see ``look``."""
+    samples: Tensor     # (20, 28, 28) uint8, G(z) for always the same z, of the digits 0 … 9 twice
+    brightness: Tensor  # (N,) the mean pixel of each of N samples, in [−1, 1]
+    classes: Tensor     # (10,) int64, how many of them the judge calls each digit; N/10 of each were asked for
+    noised: Tensor      # (4, 28, 28) uint8, samples noised to t = T/2
+    real: Tensor        # (4, 28, 28) uint8, what the real score predicts of them
+    fake: Tensor        # (4, 28, 28) uint8, what the fake score predicts; without one the samples themselves
+
+
+@torch.no_grad()
+def look(generator: Denoiser, fake: Denoiser | None, real: Callable[..., Prediction], judge: nn.Module,
+         n: int = 200, seed: int = 0) -> Look:
+    """Look at n samples of always the same noise, and at what both scores say of the same noised samples."""
+    device, was_training = next(generator.parameters()).device, generator.training
+    g = torch.Generator().manual_seed(seed)
+    z, eps = torch.randn(n, *generator.sample_shape, generator=g), torch.randn(4, *generator.sample_shape, generator=g)
+    label = torch.arange(n, device=device) % generator.n_classes
+    generator.eval()
+    x = generator.generate(z.to(device), label)
+    generator.train(was_training)
+    t = generator.schedule.T // 2
+    x_t = generator.schedule.noise(x[:4], t, eps.to(device))
+    mu_real = real(x_t, t, label[:4]).x
+    mu_fake = fake(x_t, t, label[:4]).x if fake else x[:4]
+    pictures = (to_uint8(images).squeeze(1).cpu() for images in (x[:20], x_t, mu_real, mu_fake))
+    samples, noised, seen_real, seen_fake = pictures
+    return Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10),
+                noised, seen_real, seen_fake)
+
+
+class Distilling(NamedTuple):
+    """A distillation that is ready to run."""
+    learners: dict[str, train.Learner]  # "generator" and "fake"; without a fake score the first alone
+    step: train.Step
+    real: Callable[..., Prediction]     # the teacher at the setting's guidance
+    look: Callable[[], Look]            # look at it as it is now
+
+
+def prepare(setting: Setting, accelerator: Accelerator, teacher: Denoiser | None = None,
+            given: pairs.Pairs | None = None) -> Distilling:
+    """Set a distillation up: generator and fake score start as copies of the teacher.
+
+    teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
+    taken from where they lie or made. Raises what those raise.
+    """
+    teacher = teacher or load_teacher(setting.teacher, accelerator.device)
+    if setting.n_pairs and given is None:
+        with accelerator.main_process_first():
+            given = find_pairs(teacher, setting)
+    learner = lambda lr, updates, ema: train.Learner(copy_of(teacher), accelerator, lr=lr, ema=ema,
+                                                     n_steps=setting.n_steps * max(updates, 1))
+    learners = {"generator": learner(setting.lr, setting.updates[0], setting.ema)}
+    if setting.fake and setting.matching:
+        learners["fake"] = learner(setting.fake_lr, setting.updates[1], 0.0)
+    real = partial(teacher, guidance=setting.guidance)
+    step = dmd.dmd_step(
+        learners["generator"], learners.get("fake"), real, setting.batch_size, updates=setting.updates,
+        t_range=setting.t_range, weighting=setting.weighting, matching=setting.matching,
+        pairs=given if setting.n_pairs else None, regression_weight=setting.regression_weight,
+        distance=perceptual.distance(setting.distance, device=accelerator.device))
+    judge = store.load("judge", accelerator.device)
+    fake = learners["fake"].net if "fake" in learners else None
+    return Distilling(learners, step, real, lambda: look(learners["generator"].net, fake, real, judge))
+
+
+def evaluations(setting: Setting, made: Distilling) -> Callable[[], None]:
+    """A step's network evaluations and nothing else, as a function to be timed: each forward, and each backward from
+    the mean square of what comes out."""
+    generator, fake = made.learners["generator"], made.learners.get("fake")
+    accelerator, T = generator.accelerator, generator.net.schedule.T
+    z = torch.randn(setting.batch_size // accelerator.num_processes, *generator.net.sample_shape,
+                    device=accelerator.device)
+    t = torch.randint(T, (len(z),), device=z.device)
+    label = t % generator.net.n_classes
+    distance = perceptual.distance(setting.distance, device=z.device)
+
+    def backward(learner: train.Learner, value: Tensor) -> None:
+        accelerator.backward(value.square().mean())
+        learner.optimizer.zero_grad()
+
+    def evaluate() -> None:
+        for _ in range(setting.updates[0]):
+            if setting.matching:
+                backward(generator, generator.model(z, T - 1, label).x)
+                with torch.no_grad():
+                    made.real(z, t, label)
+                    if fake:
+                        fake.model(z, t, label)
+            if setting.n_pairs:
+                backward(generator, distance(generator.model(z, T - 1, label).x, z))
+        for _ in range(setting.updates[1] if fake else 0):
+            with torch.no_grad():
+                x = generator.model(z, T - 1, label).x
+            backward(fake, fake.model(x, t, label).v)
+
+    return evaluate
+
+
+def load_teacher(name: str, device="cpu") -> Denoiser:
+    """The artefact of that name, from those that ship or, if it is not among them, from ``runs``."""
+    return store.load(name, device, root=_root(name))
+
+
+def _root(name: str) -> Path:
+    return ROOT if name in store.names(ROOT) else RUNS
+
+
+def copy_of(teacher: Denoiser) -> Denoiser:
+    """A Denoiser of the teacher's weights that may be trained: generator and fake score both start as one."""
+    config = {name: value for name, value in teacher.net.config.items() if not name.startswith("_")}  # "_name_or_path"
+    net = type(teacher.net).from_config(config)
+    net.load_state_dict(teacher.net.state_dict())
+    return Denoiser(net, teacher.schedule, teacher.prediction, teacher.patch, teacher.n_classes)
+
+
+def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:
+    """The pairs of a setting: from those that ship if they are enough, else from ``runs/pairs``, where what is missing
+    is made first (12,800 take some 10 minutes on two cores)."""
+    shipped = ROOT / "pairs"
+    if setting.teacher == "teacher" and setting.n_pairs <= pairs.pairs_card(shipped)["pairs"]:
+        return pairs.load_pairs(shipped, setting.n_pairs, teacher)
+    return make_pairs(setting.teacher, setting.n_pairs, RUNS / f"pairs-{setting.teacher}", teacher)
+
+
+def make_pairs(name: str, n: int, folder: Path, teacher: Denoiser | None = None) -> pairs.Pairs:
+    """n pairs of the artefact ``name`` with the solver and guidance that the kit's own have."""
+    return pairs.make_pairs(teacher or load_teacher(name), n, folder, guidance=GUIDANCE, **SOLVER,
+                            about={"teacher": name, "teacher_sha256": store.card(name, _root(name))["sha256"]})
+
+
+# The ablations.
+
+def run(setting: Setting, seed: int = 0, n_frames: int = 7, accelerator: Accelerator | None = None,
+        **given) -> Iterator[tuple[int, Distilling, dict[str, list[float]]]]:
+    """Run a setting, yielding at ``train.milestones``: the steps so far, the distillation, and by name every step's
+    values. given: what ``prepare`` takes."""
+    torch.manual_seed(seed)
+    made, values = prepare(setting, accelerator or train.accelerator(), **given), {}
+    yield 0, made, values
+    for record in train.train(made.step, made.learners, n_steps=setting.n_steps, seed=seed):
+        for name, value in record.values.items():
+            values.setdefault(name, []).append(value)
+        if record.step in train.milestones(setting.n_steps, n_frames):
+            yield record.step, made, values
+
+
+def measure(setting: Setting, score: metrics.Scorer, seed: int = 0, n_images: int = N_IMAGES) -> dict:
+    """Run a setting with one seed: its looks and its scores, as ``files.save_state`` takes them."""
+    steps, looks = [], []
+    for step, made, _ in run(setting, seed):
+        steps.append(step)
+        looks.append(made.look())
+    generator = made.learners["generator"]
+    images, labels = evaluation.draw(generator.averaged(), evaluation.Sampling("ddim", 1), n_images)
+    return {"steps": torch.tensor(steps), "scores": score(images, labels),
+            "looks": {name: torch.stack(values) for name, values in zip(Look._fields, zip(*looks))}}
+
+
+def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS, student: Path | None = None) -> Path:
+    """Run the ablations (all by default), ``seeds`` times each, and store what ``measure`` keeps, with a card; returns
+    the file's path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them.
+
+    student: the folder of the full training (``runs/student-dmd.training``), whose looks are stored with them.
+    Raises ValueError for an unknown name, RuntimeError for a teacher, trunk or folder that is not there.
+    """
+    chosen = {name: setting_of(name) for name in names or SETTINGS}
+    extra = {"student-dmd": recorded(student)} if student else {}
+    for setting in chosen.values():  # what is missing is missed now, and not after an hour
+        load_teacher(setting.teacher)
+        perceptual.distance(setting.distance)
+    score, state, table = evaluation.scorer(), {}, {}
+    base = evaluation.floor(score, N_IMAGES)
+    with tqdm(total=len(chosen) * seeds, unit="run", desc="dmd-mnist") as bar:
+        for name, setting in chosen.items():
+            done = []
+            for seed in range(seeds):
+                key = hashlib.sha256(repr((setting, seed)).encode()).hexdigest()[:12]
+                kept = RUNS / "dmd-mnist" / f"{key}.safetensors"
+                if not kept.exists():
+                    begun = time.perf_counter()
+                    files.save_state(kept, measure(setting, score, seed) | {"seconds": time.perf_counter() - begun})
+                done.append(files.load_state(kept))
+                bar.update()
+            state[name], table[name] = _first(done), _table(done, setting)
+    path = Path(root) / "dmd-mnist" / "runs.safetensors"
+    files.save_state(path, state | extra)
+    card = {"name": "dmd-mnist", "what": "DMD on MNIST: what was seen over training, and every ablation's figures.",
+            "images": N_IMAGES, "floor": base, "figures": table, "device": f"CPU, {torch.get_num_threads()} threads",
+            "versions": {name: version(name) for name in ("dmdkit", "torch", "diffusers", "accelerate", "lpips")},
+            "sha256": files.sha256(path)}
+    files.write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def _first(done: list[dict]) -> dict:
+    """What is kept of a setting's runs: the first one's pictures, and every one's brightness."""
+    brightness = torch.stack([one["looks"]["brightness"].mean(1) for one in done])
+    return {"steps": done[0]["steps"], "looks": done[0]["looks"], "brightness": brightness}
+
+
+def _table(done: list[dict], setting: Setting) -> dict:
+    """A setting's line of the card: what it was, and each score of every run."""
+    scores = {name: [round(one["scores"][name], 4) for one in done] for name in done[0]["scores"] if name != "images"}
+    return {"setting": asdict(setting), **scores, "seconds": [round(one["seconds"]) for one in done]}
+
+
+def recorded(work: Path) -> dict:
+    """What a training by recipe kept in its folder: "steps" and "looks" as ``load`` has them, and its "log", every
+    step's values by name. Raises RuntimeError if there is none."""
+    paths, log = sorted(Path(work).glob("look-*.safetensors")), Path(work) / "log.jsonl"
+    if not paths or not log.exists():
+        raise RuntimeError(f"{work} holds no training of a student. Train one first: "
+                           "`python -m dmdkit train student-dmd`.")
+    seen = [files.load_state(path) for path in paths]
+    entries = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    return {"steps": torch.tensor([int(path.stem.split("-")[1]) for path in paths]),
+            "looks": {name: torch.stack([entry[name] for entry in seen]) for name in Look._fields},
+            "log": {name: torch.tensor([entry[name] for entry in entries]) for name in entries[0] if name != "step"}}
+
+
+def setting_of(name: str) -> Setting:
+    """The setting of that name. Raises ValueError for one that there is not."""
+    if name not in SETTINGS:
+        raise ValueError(f"There is no setting {name!r}; there are {', '.join(SETTINGS)}.")
+    return SETTINGS[name]
+
+
+def load(root: Path = ROOT) -> dict[str, dict]:
+    """The shipped runs by setting: "steps" (F,), "looks" (``Look``'s entries, each (F, …)) and "brightness" (seeds, F);
+    the full training, "student-dmd", has a "log" in place of the last. Raises RuntimeError if the file is missing or
+    damaged."""
+    path = Path(root) / "dmd-mnist" / "runs.safetensors"
+    if not path.exists():
+        raise RuntimeError(f"{path} is missing. Restore it with `git checkout {path.name}`, or compute it again: "
+                           "`python -m dmdkit dmd-mnist` (about an hour on two CPU cores).")
+    return files.load_state(path)
+
+
+def card(root: Path = ROOT) -> dict:
+    """The card of the shipped runs."""
+    return json.loads((Path(root) / "dmd-mnist" / "runs.json").read_text())
+
+
+def player(runs: dict[str, dict], names: list[str], title: str = "") -> widgets.Bundle:
+    """Ten samples of each of the settings ``names`` over training, always of the same noise: buttons for the setting, a
+    slider over the generator's updates (which the settings must have in common)."""
+    steps = runs[names[0]]["steps"].tolist()
+    samples = torch.stack([runs[name]["looks"]["samples"][:, :10] for name in names])  # (R, F, 10, 28, 28)
+    samples = 255 - samples // 17 * 17  # dark ink, in 16 shades: half the size
+    frames = torch.stack([torch.stack([widgets.grid(frame.unflatten(0, (2, 5))) for frame in run]) for run in samples])
+    axes = {"setting": names, "update": [str(step) for step in steps]}
+    return widgets.player(frames, axes, title=title, rows="setting" if len(names) > 1 else "update")

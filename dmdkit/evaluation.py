@@ -1,0 +1,67 @@
+"""How an artefact is measured: the ways to draw samples, and what they and as many real images score."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import data, files, metrics, sample, store
+from .denoiser import Denoiser
+
+N_IMAGES = 5000  # how many samples a card's figures are of, unless their name says another count
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One way to draw samples: a sampler of ``sample``, its number of steps and its guidance."""
+    sampler: str
+    n_steps: int
+    guidance: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}"
+
+
+def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250,
+         keep: Path | None = None) -> tuple[Tensor, Tensor]:
+    """n samples with balanced labels 0, 1, … 9, 0, 1, …: images (n, 1, 28, 28) in [−1, 1] and labels (n,).
+
+    Each batch has a generator of its own, seeded by ``seed`` and the batch's number, so that several processes, which
+    share the batches out and put their images together, draw what one draws. ``keep``: a folder for finished batches,
+    which a later call with the same arguments takes from there; hundreds of steps take the better part of an hour.
+    """
+    device, processes = next(denoiser.parameters()).device, PartialState()
+    labels = torch.arange(n) % denoiser.n_classes
+    mine = list(enumerate(labels.split(batch_size)))[processes.process_index::processes.num_processes]
+    images = []
+    with tqdm(total=len(mine) * how.n_steps, unit="step", desc=how.key, disable=not processes.is_main_process) as bar:
+        for i, label in mine:
+            kept = keep and keep / f"{how.key}-seed{seed}-batch{i}of{batch_size}.safetensors"
+            if kept and kept.exists() and len(done := files.load_state(kept)["images"]) == len(label):
+                images.append((i, done))
+                bar.update(how.n_steps)
+                continue
+            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
+            z = torch.randn(len(label), *denoiser.sample_shape, generator=generator, device=device)
+            sampler = getattr(sample, how.sampler)
+            for state in sampler(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
+                bar.update()
+            images.append((i, state.x.clamp(-1, 1).cpu()))
+            if kept:
+                files.save_state(kept, {"images": images[-1][1]})
+    return torch.cat([batch for _, batch in sorted(gather_object(images), key=lambda pair: pair[0])]), labels
+
+
+def scorer() -> metrics.Scorer:
+    """The kit's own: features of ``classifier``, labels by ``judge``, against MNIST's 10,000 test images."""
+    return metrics.Scorer(store.load("classifier"), store.load("judge"), data.mnist(train=False))
+
+
+def floor(score: metrics.Scorer, n: int = N_IMAGES, seed: int = 0) -> dict[str, float]:
+    """What n balanced real training images score: the best that a sampler can hope for."""
+    real = data.mnist().balanced(n, torch.Generator().manual_seed(seed))
+    return score(data.scale(real.pixels), real.labels)
