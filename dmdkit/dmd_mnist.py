@@ -192,7 +192,8 @@ def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:
     """The pairs of a setting: from those that ship if they are enough, else from ``runs/pairs``, where what is missing
     is made first (12,800 take some 10 minutes on two cores)."""
     shipped = ROOT / "pairs"
-    if setting.teacher == "teacher" and setting.n_pairs <= pairs.pairs_card(shipped)["pairs"]:
+    card, own = pairs.pairs_card(shipped), store.card(setting.teacher, _root(setting.teacher))["sha256"]
+    if card["teacher_sha256"] == own and setting.n_pairs <= card["pairs"]:
         return pairs.load_pairs(shipped, setting.n_pairs, teacher)
     return make_pairs(setting.teacher, setting.n_pairs, RUNS / f"pairs-{setting.teacher}", teacher)
 
@@ -249,7 +250,8 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS,
         for name, setting in chosen.items():
             done = []
             for seed in range(seeds):
-                key = hashlib.sha256(repr((setting, seed)).encode()).hexdigest()[:12]
+                sha256 = store.card(setting.teacher, _root(setting.teacher))["sha256"]  # another teacher, another run
+                key = hashlib.sha256(repr((setting, seed, sha256)).encode()).hexdigest()[:12]
                 kept = RUNS / "dmd-mnist" / f"{key}.safetensors"
                 if not kept.exists():
                     begun = time.perf_counter()

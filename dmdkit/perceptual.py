@@ -1,6 +1,7 @@
 """How far apart two images look: LPIPS, and a distance of its form on our own classifier for when it cannot be had."""
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class LPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B, 1 or 3, H, W) in [−1, 1] → (B,)."""
-        short = max(MIN_SIZE - x.shape[-1], 0)
+        short = max(MIN_SIZE - min(x.shape[-2:]), 0)
         margin = (short // 2, short - short // 2) * 2
         x, y = (F.pad(image, margin, value=-1.0).expand(-1, 3, -1, -1) for image in (x, y))
         return self.lpips(x, y).flatten()
@@ -99,22 +100,23 @@ def _say(text: str) -> None:
 def _lpips(net: str, trunk: Path | None) -> nn.Module:
     import lpips  # here, since it brings torchvision's models: a second that only this distance needs
 
-    if trunk is not None:
-        made = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        _load_trunk(made, net, trunk)
-        return made
+    if trunk is not None and not trunk.is_file():
+        raise RuntimeError(f"There is no LPIPS trunk at {trunk}. Check the path (or the variable that names it).")
     try:
-        return lpips.LPIPS(net=net, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torchvision's, about how lpips calls it
+            made = lpips.LPIPS(net=net, pnet_rand=trunk is not None, verbose=False)
     except OSError as error:  # urllib's errors are
         raise RuntimeError(f"torchvision could not download the trunk of lpips-{net} ({error}); let the environment "
                            f"variable {VARIABLE.format(net.upper())} name a safetensors file of its `features`, or "
                            "take the distance 'classifier', which needs no file.") from None
+    if trunk is not None:
+        _load_trunk(made, net, trunk)
+    return made
 
 
 def _load_trunk(made: nn.Module, net: str, trunk: Path) -> None:
     """Put torchvision's ``features`` from a file into the slices that ``lpips`` cuts them into."""
-    if not trunk.is_file():
-        raise RuntimeError(f"There is no LPIPS trunk at {trunk}. Check the path (or the variable that names it).")
     try:
         weights = load_file(trunk)
     except SafetensorError as error:

@@ -484,7 +484,9 @@ def in_two_processes(tmp_path_factory) -> tuple[Path, list]:
          training_run.__file__, str(folder), str(TOGETHER_STEPS), str(TOGETHER_BATCH)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert launched.returncode == 0, launched.stderr[-3000:]
-    return folder, [json.loads(line) for line in launched.stdout.splitlines() if line.startswith("[")]
+    reports = sorted(folder.glob("process-*.jsonl"))
+    assert len(reports) == 2
+    return folder, [json.loads(line) for path in reports for line in path.read_text().splitlines()]
 
 
 TOGETHER_STEPS, TOGETHER_BATCH = 6, 8
@@ -512,3 +514,22 @@ def test_two_processes_compute_what_one_does_with_the_same_global_batch(in_two_p
         averages = (state[role]["ema"]["shadow_params"] if learner.ema else [] for state in (one, two))
         for a, b in zip(*averages):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+# Memory
+
+def test_the_memory_of_a_step_is_what_its_tensors_take():
+    net, teacher = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), nn.Linear(3, 5)
+    learner = train.Learner(net, train.accelerator(cpu=True), lr=0.1, n_steps=5, ema=0.9)
+
+    def step(generator):
+        x = torch.randn(16, 4, generator=generator)
+        loss = learner.model(x).square().mean()
+        learner.update(loss)
+        return {"loss": loss.detach()}
+
+    step(torch.Generator())  # so that the optimiser has its moments
+    found, n = train.memory(step, {"net": learner}, (teacher,)), 4 * 8 + 8 + 8 * 2 + 2
+    assert found["weights"] == 4 * (n + 3 * 5 + 5) and found["gradients"] == found["averages"] == 4 * n
+    assert found["optimiser"] == 4 * (2 * n + 4)  # two moments a weight, and a count for each of four tensors
+    assert found["activations"] == 4 * (16 * 4 + 16 * 8 + 16 * 2)  # the input, what tanh gave, what is squared

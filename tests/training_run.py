@@ -3,6 +3,7 @@
     python tests/training_run.py FOLDER N_STEPS BATCH_SIZE
 """
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -68,6 +69,8 @@ def run(checkpoint: Path, n_steps: int, batch_size: int, save_every: int, resume
 
 
 if __name__ == "__main__":
-    for name in TRAININGS:
-        run(Path(sys.argv[1]) / f"{name}.safetensors", int(sys.argv[2]), int(sys.argv[3]), save_every=1000,
-            resume=False, report=lambda record: print(json.dumps([name, *record]), flush=True), training=name)
+    folder = Path(sys.argv[1])
+    with open(folder / f"process-{os.environ.get('RANK', 0)}.jsonl", "w") as reports:
+        for name in TRAININGS:
+            run(folder / f"{name}.safetensors", int(sys.argv[2]), int(sys.argv[3]), save_every=1000, resume=False,
+                report=lambda record: reports.write(json.dumps([name, *record]) + "\n"), training=name)
