@@ -187,7 +187,7 @@ def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str
     n_panels = 1 if panels is None else len(axes[panels])
     room = 340 if n_panels < 3 else 720  # CSS pixels: beside the controls, or above them
     spec = {"axes": list(axes.items()), "at": [axes[name].index(str(start[name])) for name in axes], "width": width,
-            "height": height, "scale": max(1, min(252, room // n_panels) // width), "title": title,
+            "height": height, "scale": max(1, min(252 // height, room // n_panels // width)), "title": title,
             "panels": -1 if panels is None else list(axes).index(panels), "captions": list(captions),
             "sprite": page.uri(encode(grid(flat, gap=0)))}
     still = png(figure)
