@@ -9,6 +9,9 @@
     python -m dmdkit pairs [--pairs 12800] [--out runs/pairs-teacher]
     python -m dmdkit dmd-2d
     python -m dmdkit dmd-mnist [--student runs/student-dmd.training]
+    python -m dmdkit chain [--share 0.25] [--resume] [--out runs] [--cpu]
+    python -m dmdkit curve [--images 1000] [--save] [--cpu]
+    python -m dmdkit progressive [--cheaper runs/cheaper]
 """
 import argparse
 import json
@@ -16,7 +19,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import data, dmd_2d, dmd_mnist, evaluation, explorer, recipes, store, train
+from . import data, dmd_2d, dmd_mnist, evaluation, explorer, progressive_mnist, recipes, store, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +44,19 @@ def _parser() -> argparse.ArgumentParser:
     pairs = commands.add_parser("pairs", help="make noise–image pairs of the teacher")
     pairs.add_argument("--pairs", type=int, default=12_800)
     pairs.add_argument("--out", type=Path, default=recipes.RUNS / "pairs-teacher", help="folder for the shards")
+    chain = commands.add_parser("chain", help="train all stages of progressive distillation")
+    chain.add_argument("--share", type=float, default=1.0, help="of each stage's updates")
+    commands.add_parser("progressive", help="run the ablation of lesson 05").add_argument(
+        "--cheaper", type=Path, default=recipes.RUNS / "cheaper", help="the folder of the chain of fewer updates")
+    curve = commands.add_parser("curve", help="measure quality against the number of steps, for lesson 05")
+    curve.add_argument("--images", type=int, default=progressive_mnist.N_CURVE)
+    curve.add_argument("--save", action="store_true", help="write the figures onto the cards")
     training, evaluate = commands.choices["train"], commands.choices["evaluate"]
-    training.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
-    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    for command in (chain, curve):
+        command.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
+    for command in (training, chain):
+        command.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
+        command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm"), help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
@@ -62,6 +75,16 @@ def run(arguments: argparse.Namespace) -> None:
         if main:
             print(f"Written to {folder}. Measure it with:",
                   f"python -m dmdkit evaluate {arguments.name} --root {arguments.out}")
+    elif arguments.command == "chain":
+        folders = recipes.train_chain(arguments.out, arguments.resume, arguments.cpu, arguments.share)
+        if main:
+            print(f"Written to {folders[0]} … {folders[-1].name}.")
+    elif arguments.command == "curve":
+        device = train.accelerator(arguments.cpu).device
+        for name, key, scores in recipes.measure_curve(arguments.images, device=device, save=arguments.save):
+            print(f"{name:16} {key:16}", json.dumps(scores), flush=True)
+    elif arguments.command == "progressive":
+        print(f"Written to {progressive_mnist.build(cheaper=arguments.cheaper)}.")
     elif arguments.command == "benchmark":
         found = recipes.benchmark(arguments.name, cpu=arguments.cpu)
         if arguments.save and main:

@@ -15,6 +15,8 @@ from . import files
 
 ROOT = Path(os.environ.get("DMDKIT_DATA") or Path(__file__).resolve().parent.parent / "data")
 """Where data and weights lie: the clone's ``data/``, or the folder that the variable DMDKIT_DATA names."""
+RUNS = Path("runs")
+"""Where trainings and experiments leave their work: in the folder that they are started from."""
 
 
 class Images(NamedTuple):

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from . import schedule as sch
 
 
+PREDICTIONS = ("v", "x", "eps", "both")
+
+
 class Prediction(NamedTuple):
     """One call of a denoiser in its four equivalent forms, each shaped like x_t."""
     x: Tensor      # the denoised mean μ(x_t, t) = E[x | x_t]
@@ -17,15 +20,19 @@ class Prediction(NamedTuple):
 
 
 def predict(kind: str, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    """What a network of the given kind ("v", "x" or "eps") says, in all four forms. ``out``: shaped like x_t."""
+    """What a network of the given kind says, in all four forms. ``out``: shaped like x_t, for "both" with x̃ and ε̃
+    one behind the other in its second dimension. Raises ValueError for a kind that is not in ``PREDICTIONS``."""
     if kind == "v":
         x, eps = sch.x_from_v(x_t, out, alpha, sigma), sch.eps_from_v(x_t, out, alpha, sigma)
     elif kind == "x":
         x, eps = out, sch.eps_from_x(x_t, out, alpha, sigma)
     elif kind == "eps":
         x, eps = sch.x_from_eps(x_t, out, alpha, sigma), out
+    elif kind == "both":
+        x = sch.x_from_both(x_t, *out.chunk(2, 1), alpha, sigma)
+        eps = sch.eps_from_x(x_t, x, alpha, sigma)
     else:
-        raise ValueError(f"A network predicts 'v', 'x' or 'eps'; got {kind!r}.")
+        raise ValueError(f"A network predicts one of {', '.join(PREDICTIONS)}; got {kind!r}.")
     v = out if kind == "v" else sch.v_from_x_eps(x, eps, alpha, sigma)
     return Prediction(x, eps, v, sch.score_from_eps(eps, sigma))
 
@@ -51,7 +58,7 @@ class Denoiser(nn.Module):
     Args:
         net: diffusers' UNet2DModel, or anything called like it.
         schedule: the α_t, σ_t that it was trained with.
-        prediction: what ``net`` returns: "v", "x" or "eps".
+        prediction: what ``net`` returns: "v", "x", "eps", or "both" x and ε, at twice the channels.
         patch: each patch × patch block of pixels enters the network as channels (pixel-unshuffle). That is a
             permutation of the pixels, so it changes nothing in the mathematics, and makes the network cheaper.
         n_classes: classes 0 … n_classes − 1; label n_classes, or None, is "no class".
@@ -99,6 +106,13 @@ class Denoiser(nn.Module):
             return self.net(x_t, t, class_labels=label).sample.to(x_t.dtype)
         x = F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
         return F.pixel_shuffle(self.net(x, t, class_labels=label).sample.to(x_t.dtype), self.patch)
+
+    def copy(self) -> "Denoiser":
+        """Another Denoiser of the same weights, ready to be trained: what every distillation starts from."""
+        config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}  # "_name_or_path"
+        net = type(self.net).from_config(config)
+        net.load_state_dict(self.net.state_dict())
+        return Denoiser(net, self.schedule, self.prediction, self.patch, self.n_classes)
 
     @torch.no_grad()
     def generate(self, z: Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Tensor:

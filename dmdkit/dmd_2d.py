@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import dmd, fields, files, metrics, nets, sample, schedule, score, train
-from .data import ROOT
+from .data import ROOT, RUNS
 from .denoiser import Denoiser
 
 SCHEDULE = schedule.cosine()
@@ -153,7 +152,7 @@ def push(real, fake, x: Tensor, t: int, noise: Tensor) -> Tensor:
 
 
 def build(names: list[str] | None = None, root: Path = ROOT, copies: int = 10, n_steps: int | None = None,
-          keep: Path = Path("runs") / "dmd-2d") -> Path:
+          keep: Path = RUNS / "dmd-2d") -> Path:
     """Run the settings (all by default) and store what ``measure`` keeps, with a card; returns the file's path.
 
     Each finished setting is kept in ``keep``, from where a later call takes it, one that was stopped say; settings that
@@ -181,9 +180,8 @@ def build(names: list[str] | None = None, root: Path = ROOT, copies: int = 10, n
             "copies": copies, "settings": {name: asdict(setting) for name, setting in chosen.items()},
             "floor": floor(), "figures": table, "wall_time_s": round(sum(seconds.values())),
             "device": f"CPU, {torch.get_num_threads()} threads",
-            "versions": {package: version(package) for package in ("dmdkit", "torch", "diffusers", "accelerate")},
-            "sha256": files.sha256(path)}
-    files.write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+            "versions": files.versions("accelerate"), "sha256": files.sha256(path)}
+    files.write_json(path.with_suffix(".json"), card)
     return path
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +18,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import dmd, evaluation, files, metrics, pairs, perceptual, store, train, widgets
-from .data import ROOT, to_uint8
+from .data import ROOT, RUNS, to_uint8
 from .denoiser import Denoiser, Prediction
 
 GUIDANCE = 0.25           # of the real score and of the pairs; the teacher's figures at 400 steps are at the same
 SOLVER = dict(solver="heun", n_steps=8)
-RUNS = Path("runs")
-
 
 SMALL = dict(n_pairs=1280, regression_weight=4.0, ema=0.98, batch_size=32, n_steps=100)  # some 2 minutes on one core
 # In a hundred updates the pairs have to do most of the work. Each distance's weight makes its pull at a pair of unlike
@@ -97,23 +94,14 @@ def look(generator: Denoiser, fake: Denoiser | None, real: Callable[..., Predict
     x_t = generator.schedule.noise(x[:4], t, eps.to(device))
     mu_real = real(x_t, t, label[:4]).x
     mu_fake = fake(x_t, t, label[:4]).x if fake else x[:4]
-    pictures = (to_uint8(images).squeeze(1).cpu() for images in (x[:20], x_t, mu_real, mu_fake))
-    samples, noised, seen_real, seen_fake = pictures
-    return Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10),
-                noised, seen_real, seen_fake)
-
-
-class Distilling(NamedTuple):
-    """A distillation that is ready to run."""
-    learners: dict[str, train.Learner]  # "generator" and "fake"; without a fake score the first alone
-    step: train.Step
-    real: Callable[..., Prediction]     # the teacher at the setting's guidance
-    look: Callable[[], Look]            # look at it as it is now
+    samples, *seen = (to_uint8(images).squeeze(1).cpu() for images in (x[:20], x_t, mu_real, mu_fake))
+    return Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10), *seen)
 
 
 def prepare(setting: Setting, accelerator: Accelerator, teacher: Denoiser | None = None,
-            given: pairs.Pairs | None = None) -> Distilling:
-    """Set a distillation up: generator and fake score start as copies of the teacher.
+            given: pairs.Pairs | None = None) -> train.Training:
+    """Set a distillation up: the learners "generator" and "fake" (without a fake score the first alone) start as copies
+    of the teacher, which is what is frozen.
 
     teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
     taken from where they lie or made. Raises what those raise.
@@ -122,7 +110,7 @@ def prepare(setting: Setting, accelerator: Accelerator, teacher: Denoiser | None
     if setting.n_pairs and given is None:
         with accelerator.main_process_first():
             given = find_pairs(teacher, setting)
-    learner = lambda lr, updates, ema: train.Learner(copy_of(teacher), accelerator, lr=lr, ema=ema,
+    learner = lambda lr, updates, ema: train.Learner(teacher.copy(), accelerator, lr=lr, ema=ema,
                                                      n_steps=setting.n_steps * max(updates, 1))
     learners = {"generator": learner(setting.lr, setting.updates[0], setting.ema)}
     if setting.fake and setting.matching:
@@ -132,13 +120,18 @@ def prepare(setting: Setting, accelerator: Accelerator, teacher: Denoiser | None
         learners["generator"], learners.get("fake"), real, setting.batch_size, updates=setting.updates,
         t_range=setting.t_range, weighting=setting.weighting, matching=setting.matching,
         pairs=given if setting.n_pairs else None, regression_weight=setting.regression_weight,
-        distance=perceptual.distance(setting.distance, device=accelerator.device))
+        distance=_distance(setting, accelerator.device))
     judge = store.load("judge", accelerator.device)
     fake = learners["fake"].net if "fake" in learners else None
-    return Distilling(learners, step, real, lambda: look(learners["generator"].net, fake, real, judge))
+    return train.Training(learners, step, lambda: look(learners["generator"].net, fake, real, judge), (teacher,))
 
 
-def evaluations(setting: Setting, made: Distilling) -> Callable[[], None]:
+def _distance(setting: Setting, device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The setting's distance; without pairs, where none is used, the plain one, so that none is announced."""
+    return perceptual.distance(setting.distance, device=device) if setting.n_pairs else dmd.squared_distance
+
+
+def evaluations(setting: Setting, made: train.Training) -> Callable[[], None]:
     """A step's network evaluations and nothing else, as a function to be timed: each forward, and each backward from
     the mean square of what comes out."""
     generator, fake = made.learners["generator"], made.learners.get("fake")
@@ -147,7 +140,7 @@ def evaluations(setting: Setting, made: Distilling) -> Callable[[], None]:
                     device=accelerator.device)
     t = torch.randint(T, (len(z),), device=z.device)
     label = t % generator.net.n_classes
-    distance = perceptual.distance(setting.distance, device=z.device)
+    distance = _distance(setting, z.device)
 
     def backward(learner: train.Learner, value: Tensor) -> None:
         accelerator.backward(value.square().mean())
@@ -158,7 +151,7 @@ def evaluations(setting: Setting, made: Distilling) -> Callable[[], None]:
             if setting.matching:
                 backward(generator, generator.model(z, T - 1, label).x)
                 with torch.no_grad():
-                    made.real(z, t, label)
+                    made.frozen[0](z, t, label, setting.guidance)
                     if fake:
                         fake.model(z, t, label)
             if setting.n_pairs:
@@ -176,24 +169,21 @@ def load_teacher(name: str, device="cpu") -> Denoiser:
     return store.load(name, device, root=_root(name))
 
 
+def origin(name: str) -> dict[str, str]:
+    """What is noted of a teacher, so that nothing made with one is taken for another's."""
+    return {"teacher": name, "teacher_sha256": store.card(name, _root(name))["sha256"]}
+
+
 def _root(name: str) -> Path:
-    return ROOT if name in store.names(ROOT) else RUNS
-
-
-def copy_of(teacher: Denoiser) -> Denoiser:
-    """A Denoiser of the teacher's weights that may be trained: generator and fake score both start as one."""
-    config = {name: value for name, value in teacher.net.config.items() if not name.startswith("_")}  # "_name_or_path"
-    net = type(teacher.net).from_config(config)
-    net.load_state_dict(teacher.net.state_dict())
-    return Denoiser(net, teacher.schedule, teacher.prediction, teacher.patch, teacher.n_classes)
+    return store.find(name, ROOT, RUNS)
 
 
 def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:
     """The pairs of a setting: from those that ship if they are enough, else from ``runs/pairs``, where what is missing
     is made first (12,800 take some 10 minutes on two cores)."""
     shipped = ROOT / "pairs"
-    card, own = pairs.pairs_card(shipped), store.card(setting.teacher, _root(setting.teacher))["sha256"]
-    if card["teacher_sha256"] == own and setting.n_pairs <= card["pairs"]:
+    card = pairs.pairs_card(shipped)
+    if card["teacher_sha256"] == origin(setting.teacher)["teacher_sha256"] and setting.n_pairs <= card["pairs"]:
         return pairs.load_pairs(shipped, setting.n_pairs, teacher)
     return make_pairs(setting.teacher, setting.n_pairs, RUNS / f"pairs-{setting.teacher}", teacher)
 
@@ -201,13 +191,13 @@ def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:
 def make_pairs(name: str, n: int, folder: Path, teacher: Denoiser | None = None) -> pairs.Pairs:
     """n pairs of the artefact ``name`` with the solver and guidance that the kit's own have."""
     return pairs.make_pairs(teacher or load_teacher(name), n, folder, guidance=GUIDANCE, **SOLVER,
-                            about={"teacher": name, "teacher_sha256": store.card(name, _root(name))["sha256"]})
+                            about=origin(name))
 
 
 # The ablations.
 
 def run(setting: Setting, seed: int = 0, n_frames: int = 7, accelerator: Accelerator | None = None,
-        **given) -> Iterator[tuple[int, Distilling, dict[str, list[float]]]]:
+        **given) -> Iterator[tuple[int, train.Training, dict[str, list[float]]]]:
     """Run a setting, yielding at ``train.milestones``: the steps so far, the distillation, and by name every step's
     values. given: what ``prepare`` takes."""
     torch.manual_seed(seed)
@@ -250,7 +240,7 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS,
         for name, setting in chosen.items():
             done = []
             for seed in range(seeds):
-                sha256 = store.card(setting.teacher, _root(setting.teacher))["sha256"]  # another teacher, another run
+                sha256 = origin(setting.teacher)["teacher_sha256"]  # another teacher, another run
                 key = hashlib.sha256(repr((setting, seed, sha256)).encode()).hexdigest()[:12]
                 kept = RUNS / "dmd-mnist" / f"{key}.safetensors"
                 if not kept.exists():
@@ -263,9 +253,8 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS,
     files.save_state(path, state | extra)
     card = {"name": "dmd-mnist", "what": "DMD on MNIST: what was seen over training, and every ablation's figures.",
             "images": N_IMAGES, "floor": base, "figures": table, "device": f"CPU, {torch.get_num_threads()} threads",
-            "versions": {name: version(name) for name in ("dmdkit", "torch", "diffusers", "accelerate", "lpips")},
-            "sha256": files.sha256(path)}
-    files.write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+            "versions": files.versions("accelerate", "lpips"), "sha256": files.sha256(path)}
+    files.write_json(path.with_suffix(".json"), card)
     return path
 
 

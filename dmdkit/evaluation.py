@@ -26,6 +26,11 @@ class Sampling:
         return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}"
 
 
+def suffix(n: int) -> str:
+    """What a figure's name on a card ends in: figures of different counts do not compare."""
+    return "" if n == N_IMAGES else f"-{n}-images"
+
+
 def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250,
          keep: Path | None = None) -> tuple[Tensor, Tensor]:
     """n samples with balanced labels 0, 1, … 9, 0, 1, …: images (n, 1, 28, 28) in [−1, 1] and labels (n,).

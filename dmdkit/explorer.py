@@ -7,7 +7,6 @@
 import io
 import json
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +78,9 @@ def build(name: str = "teacher", root: Path = ROOT, device: str = "cpu", sampler
             "frame": list(frames.shape[-2:]), "seed": seed, "model_sha256": store.card(name, root)["sha256"],
             "device": torch.cuda.get_device_name(device) if "cuda" in str(device) else
             f"CPU, {torch.get_num_threads()} threads", "wall_time_s": round(seconds),
-            "versions": {package: version(package) for package in ("dmdkit", "torch", "diffusers")}}
+            "versions": files.versions()}
     files.write_atomically(path, picture)
-    files.write_atomically(path.with_suffix(".json"), (json.dumps(
-        card | {"sha256": files.sha256(path)}, indent=1, ensure_ascii=False) + "\n").encode())
+    files.write_json(path.with_suffix(".json"), card | {"sha256": files.sha256(path)})
     if len(steps) == 1:
         return path  # one column is no contact sheet
     frames, axes = load([name], root)

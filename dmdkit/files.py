@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import safetensors
@@ -34,6 +35,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         kept = "the earlier file there is untouched" if path.exists() else "nothing was written"
         raise RuntimeError(f"Could not write {path}: {error.strerror or error}; {kept}. "
                            "Free some space or choose a folder that you may write to, then run this again.") from None
+
+
+def as_json(content: dict) -> str:
+    """A card's text: one entry a line, letters as they are."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, content: dict) -> None:
+    """``write_atomically`` of a card."""
+    write_atomically(path, as_json(content).encode())
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of ``packages``, and of dmdkit, torch and diffusers, for a card."""
+    return {package: version(package) for package in ("dmdkit", "torch", "diffusers", *packages)}
 
 
 def _remove(path: Path) -> None:

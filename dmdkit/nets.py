@@ -17,14 +17,14 @@ UNETS = {
 }
 
 
-def unet(preset: str = "mnist", n_classes: int = 10) -> UNet2DModel:
+def unet(preset: str = "mnist", n_classes: int = 10, outputs: int = 1) -> UNet2DModel:
     """A fresh UNet2DModel, class-conditional with one label more than ``n_classes`` for "no class".
 
-    Raises ValueError for a preset that is not in ``UNETS``.
+    outputs: 2 for a network that predicts x and ε at once. Raises ValueError for a preset that is not in ``UNETS``.
     """
     if preset not in UNETS:
         raise ValueError(f"Unknown network preset {preset!r}; there are {', '.join(UNETS)}.")
-    config = UNETS[preset]
+    config = UNETS[preset] | {"out_channels": outputs * UNETS[preset]["out_channels"]}
     channels = config["block_out_channels"]
     levels = len(channels)
     return UNet2DModel(**config, down_block_types=("DownBlock2D",) * levels, up_block_types=("UpBlock2D",) * levels,

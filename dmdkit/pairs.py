@@ -5,7 +5,6 @@
 """
 import json
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from .denoiser import Denoiser
 
 SHARD = 640
 SOLVERS = {"ddim": sample.ddim, "heun": sample.heun}
-CALLS = {"ddim": lambda n: n, "heun": lambda n: 2 * n - 1}  # how often n steps call the denoiser
+CALLS = {"ddim": lambda n: n, "heun": lambda n: 2 * n - 1}  # how often n steps call the denoiser, guided twice each
 
 
 class Pairs(NamedTuple):
@@ -75,10 +74,10 @@ def make_pairs(teacher: Denoiser, n: int, folder: Path, *, solver: str = "ddim",
             state = {"z": z, "x": to_uint8(torch.cat(parts))}
             files.save_state(_shard(folder, i), state if label is None else state | {"label": label.to(torch.uint8)})
             card["wall_time_s"] = round(card["wall_time_s"] + time.perf_counter() - begun, 1)
-            _write_card(folder, card)
+            files.write_json(Path(folder) / "pairs.json", card)
     calls = CALLS[solver](n_steps) * (2 if guidance and teacher.n_classes else 1)
     card |= {"pairs": max(n, card.get("pairs", 0)), "network_evaluations_a_pair": calls}
-    _write_card(folder, card)
+    files.write_json(Path(folder) / "pairs.json", card)
     return load_pairs(folder, n, teacher)
 
 
@@ -154,11 +153,6 @@ def _claim(folder: Path, settings: dict) -> dict:
         _same(folder, card, settings)
         return card
     card = {"what": "Noise–image pairs of the teacher by a deterministic solver.", **settings, "wall_time_s": 0.0,
-            "versions": {package: version(package) for package in ("dmdkit", "torch", "diffusers")}}
-    _write_card(folder, card)
+            "versions": files.versions()}
+    files.write_json(folder / "pairs.json", card)
     return card
-
-
-def _write_card(folder: Path, card: dict) -> None:
-    content = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomically(Path(folder) / "pairs.json", content.encode())

@@ -80,7 +80,7 @@ def distance(kind: str, trunk: Path | None = None, device="cpu") -> Callable[[Te
     """
     if kind not in KINDS:
         raise ValueError(f"A perceptual distance must be one of {', '.join(KINDS)}; got {kind!r}.")
-    _say(f"Regression by {KINDS[kind]}.")
+    _say(f"Perceptual distance: {KINDS[kind]}.")
     if kind == "squared":
         return squared_distance
     if kind in LAYERS:

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from .schedule import Schedule, v_from_x_eps
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7f7f7f"  # safe for the colour-blind (Okabe & Ito)
+INK = dict(cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")  # dark on white
 
 
 def digits(images: Tensor, columns: int | None = None, title: str = "", rows: Sequence[str] = (),
@@ -27,8 +30,7 @@ def digits(images: Tensor, columns: int | None = None, title: str = "", rows: Se
     figure = Figure((width, height), dpi=100)
     axes = figure.add_axes((left / width, 0.02 / height, columns * cell / width, lines * cell / height))
     axes.set_axis_off()
-    axes.imshow(_mosaic(images, columns), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto",
-                extent=(0, columns, lines, 0))
+    axes.imshow(mosaic(images, columns), **INK, aspect="auto", extent=(0, columns, lines, 0))
     for column, head in enumerate(heads):
         axes.text(column + 0.48, -0.05, head, ha="center", va="bottom", fontsize=9)
     for row, name in enumerate(rows):
@@ -38,7 +40,7 @@ def digits(images: Tensor, columns: int | None = None, title: str = "", rows: Se
     return figure
 
 
-def _mosaic(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
+def mosaic(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
     """(N, 1, H, W) in [−1, 1] → one image, ``columns`` wide, with white gaps. One picture draws faster than N."""
     images = images.detach().float().cpu().clamp(-1, 1)
     missing = -len(images) % columns
@@ -46,6 +48,14 @@ def _mosaic(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
     cells = torch.nn.functional.pad(torch.cat([images, white]), (0, gap, 0, gap), value=-1.0)
     n, _, h, w = cells.shape
     return cells.reshape(n // columns, columns, h, w).transpose(1, 2).reshape(n // columns * h, columns * w).numpy()
+
+
+def plain_log(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis whose data are drawn: at 1, 2 and 5, or only at 1 if it spans two decades."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def curve(values: Sequence[float], title: str = "", label: str = "loss", smooth: int = 50, total: int | None = None,
@@ -82,7 +92,7 @@ def draw_noised(schedule: Schedule, x: Tensor, eps: Tensor, t: int) -> Figure:
     figure = Figure((8.2, 2.1), dpi=100)
     figure.suptitle(f"t = {t}: x_t = {alpha:.2f} x + {sigma:.2f} ε", fontsize=12, y=0.98)
     axes = figure.add_axes((0.01, 0.08, 0.66, 0.76))
-    axes.imshow(_mosaic(schedule.noise(x, t, eps) / 2, n), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(mosaic(schedule.noise(x, t, eps) / 2, n), **INK)
     axes.set_axis_off()
     axes = figure.add_axes((0.74, 0.24, 0.24, 0.58))
     _alpha_sigma(axes, schedule)
@@ -171,7 +181,7 @@ def draw_training(losses: Sequence[float], grown: dict[int, Tensor], total: int,
         bottom = 1 - (3.5 + 0.62 * row) / height
         figure.text(0.085, bottom + 0.29 / height, f"step {step}", ha="right", va="center", fontsize=9)
         axes = figure.add_axes((0.1, bottom, 0.88, 0.58 / height))
-        axes.imshow(_mosaic(grown[step], len(grown[step])), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+        axes.imshow(mosaic(grown[step], len(grown[step])), **INK)
         axes.set_axis_off()
     return figure
 

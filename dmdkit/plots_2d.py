@@ -23,6 +23,10 @@ def _bare(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _behind(axes, density: np.ndarray, extent: float) -> None:
+    axes.imshow(density, cmap=fields.DENSITY, vmin=0, vmax=1, extent=(-extent, extent) * 2, interpolation="bilinear")
+
+
 def draw_clouds(clouds: dict[str, Tensor], title: str = "", columns: int | None = None,
                 extent: float = fields.EXTENT) -> Figure:
     """Points (N, 2) by name, a panel each, so many ``columns`` in a row (all, unless given)."""
@@ -73,10 +77,31 @@ def draw_paths(paths: dict[str, Tensor], log_density: Callable[[Tensor], Tensor]
     behind = fields.density(log_density, 60, extent).numpy()
     for axes, (name, path) in zip(figure.subplots(1, len(paths), squeeze=False)[0], paths.items()):
         seen = path[:1 + round(share * (len(path) - 1))].numpy()
-        axes.imshow(behind, cmap=fields.DENSITY, vmin=0, vmax=1, extent=(-extent, extent) * 2, interpolation="bilinear")
+        _behind(axes, behind, extent)
         axes.plot(*seen.transpose(2, 0, 1), color=GREY, linewidth=0.6, alpha=0.8)
         axes.scatter(*seen[0].T, s=5, color="black", linewidths=0, zorder=2)
         axes.scatter(*seen[-1].T, s=14, color=ORANGE, edgecolors="white", linewidths=0.4, zorder=3)
+        _plane(axes, name, extent)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def draw_aims(path: Sequence[Tensor], aims: dict[str, Tensor], log_density: Callable[[Tensor], Tensor],
+              title: str = "", extent: float = fields.EXTENT) -> Figure:
+    """The same steps of a sampler, and what a single step might aim at instead: a panel each of ``aims``.
+
+    path: the points (N, 2) at each moment, the noisiest first; aims: by name, (N, 2).
+    """
+    figure = Figure((4.2 * len(aims), 4.3), dpi=80, layout="constrained")
+    behind = fields.density(log_density, 60, extent).numpy()
+    for axes, (name, aim) in zip(figure.subplots(1, len(aims), squeeze=False)[0], aims.items()):
+        _behind(axes, behind, extent)
+        axes.plot(*torch.stack([path[0], aim]).numpy().transpose(2, 0, 1), ":", color=ORANGE, linewidth=1)
+        axes.plot(*torch.stack(list(path)).numpy().transpose(2, 0, 1), color=BLUE, linewidth=1.6)
+        axes.plot(*path[0].T.numpy(), "o", color="black", markersize=4, label="z_t")
+        axes.plot(*path[-1].T.numpy(), "s", color=BLUE, markersize=4, label="after the teacher's two steps")
+        axes.plot(*aim.T.numpy(), "*", color=ORANGE, markersize=9, label=name.split(":")[0])
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
         _plane(axes, name, extent)
     figure.suptitle(title, fontsize=11)
     return figure

@@ -2,11 +2,10 @@
 from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from .fields import DENSITY, EXTENT, density, draw_panel
-from .plots import BLUE, GREEN, GREY, ORANGE
+from .plots import BLUE, GREEN, GREY, ORANGE, plain_log
 
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")  # Okabe & Ito
 
@@ -24,10 +23,7 @@ def draw_runs(runs: dict, floor: float, n_modes: int, title: str = "") -> Figure
     left.set(title=f"Modes covered, of {n_modes}", xlabel="updates of the generator", ylim=(0, n_modes * 1.05))
     right.axhline(floor, color=GREY, linestyle="--", linewidth=1, label="two samples of the data")
     right.set(title="Wasserstein distance to the data", xlabel="updates of the generator", yscale="log")
-    low, high = right.get_ylim()
-    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    right.yaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_minor_formatter("")
+    plain_log(right.yaxis)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*right.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right center")

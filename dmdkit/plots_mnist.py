@@ -6,33 +6,17 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator
-from torch import Tensor
 
-from .plots import BLUE, GREEN, GREY, ORANGE
+from .data import scale
+from .plots import BLUE, GREEN, GREY, INK, ORANGE, mosaic, plain_log
 
 COLOURS = {"matching": BLUE, "regression": ORANGE, "fake": GREEN}
-INK = dict(cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
 
 
 def _bare(axes: Axes, **settings) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set(**settings)
-
-
-def _log(axis) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("")
-
-
-def mosaic(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """(N, H, W) uint8 → one image, ``columns`` wide, with black gaps; N a multiple of columns."""
-    padded = torch.nn.functional.pad(images, (0, gap, 0, gap))
-    n, h, w = padded.shape
-    return padded.reshape(n // columns, columns, h, w).transpose(1, 2).reshape(n // columns * h, columns * w)
 
 
 def _smooth(values: Sequence[float], width: int) -> np.ndarray:
@@ -59,10 +43,10 @@ def draw_dashboard(looks: dict[int, dict], values: dict[str, Sequence[float]], t
                     "the losses say little", fontsize=11)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     samples, seen = upper.subplots(1, 2, width_ratios=(7, 5.6))
-    samples.imshow(mosaic(last["samples"], 5).numpy(), **INK)
+    samples.imshow(mosaic(scale(last["samples"])[:, None], 5), **INK)
     samples.set_title("G(z), always of the same noise", fontsize=9)
     rows = torch.cat([last["noised"], last["real"], last["fake"]])
-    seen.imshow(mosaic(rows, 4).numpy(), **INK)
+    seen.imshow(mosaic(scale(rows)[:, None], 4), **INK)
     seen.set_title("the same noised samples, denoised", fontsize=9)
     seen.set_yticks([14, 44, 74], ["noised", "real says", "fake says"], fontsize=8)
     seen.set_xticks([])
@@ -98,7 +82,7 @@ def _draw_values(axes: Axes, values: dict[str, Sequence[float]], total: int, tit
     _bare(axes, title=title, xlabel="update", xlim=(0, total))
     if values:
         axes.set_yscale("log")
-        _log(axes.yaxis)
+        plain_log(axes.yaxis)
         axes.legend(frameon=False, fontsize=7)
 
 
@@ -140,13 +124,13 @@ def draw_ablations(figures: dict[str, dict], floor: dict, base: str,
         axes.set_title(titles.get(name, name), fontsize=10)
         if name == "frechet_distance":
             axes.set_xscale("log")
-            _log(axes.xaxis)
+            plain_log(axes.xaxis)
         if i == 0:
             axes.invert_yaxis()
     return figure
 
 
-def _box(axes: Axes, x: float, y: float, text: str, colour: str = "white", width: float = 1.5) -> None:
+def _box(axes: Axes, x: float, y: float, text: str, colour: str, width: float = 1.5) -> None:
     axes.add_patch(FancyBboxPatch((x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0.04", facecolor=colour,
                                   edgecolor="black", linewidth=1))
     axes.text(x, y, text, ha="center", va="center", fontsize=9)
@@ -167,7 +151,7 @@ def _canvas(axes: Axes, title: str, width: float) -> None:
     axes.set_title(title, fontsize=10)
 
 
-PALE = {"trained": "#cfe3f3", "frozen": "#e8e8e8", "data": "white"}
+TRAINED, FROZEN, DATA = "#cfe3f3", "#e8e8e8", "white"
 
 
 def draw_networks() -> Figure:
@@ -175,13 +159,13 @@ def draw_networks() -> Figure:
     figure = Figure((9.6, 3.7), dpi=90, layout="constrained")
     axes = figure.subplots()
     _canvas(axes, "Solid: values. Dashed: gradients. Blue networks are trained, the grey one is frozen", 10)
-    _box(axes, 0.8, 1.7, "noise z, label", PALE["data"])
-    _box(axes, 3.0, 1.7, "generator G", PALE["trained"])
-    _box(axes, 5.0, 1.7, "x = G(z)", PALE["data"], 1.2)
-    _box(axes, 6.9, 1.7, "$x_t$: x, noised", PALE["data"], 1.5)
-    _box(axes, 9.1, 2.6, "teacher: μ_real", PALE["frozen"])
-    _box(axes, 9.1, 0.8, "fake score: μ_fake", PALE["trained"], 1.7)
-    _box(axes, 3.0, 0.3, "y, the solver's image of z", PALE["data"], 2.3)
+    _box(axes, 0.8, 1.7, "noise z, label", DATA)
+    _box(axes, 3.0, 1.7, "generator G", TRAINED)
+    _box(axes, 5.0, 1.7, "x = G(z)", DATA, 1.2)
+    _box(axes, 6.9, 1.7, "$x_t$: x, noised", DATA, 1.5)
+    _box(axes, 9.1, 2.6, "teacher: μ_real", FROZEN)
+    _box(axes, 9.1, 0.8, "fake score: μ_fake", TRAINED, 1.7)
+    _box(axes, 3.0, 0.3, "y, the solver's image of z", DATA, 2.3)
     for start, end in (((1.6, 1.7), (2.2, 1.7)), ((3.8, 1.7), (4.35, 1.7)), ((5.65, 1.7), (6.1, 1.7)),
                        ((7.7, 1.8), (8.3, 2.5)), ((7.7, 1.6), (8.2, 0.9))):
         _arrow(axes, start, end)
@@ -201,20 +185,20 @@ def draw_kinship() -> Figure:
     left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.12})
     _canvas(left, "Adversarial autoencoder", 6.4)
     for x, text in ((0.7, "image y"), (2.6, "encoder"), (4.3, "code z"), (5.7, "decoder")):
-        _box(left, x, 2.1, text, PALE["trained"] if "coder" in text else PALE["data"], 1.15)
+        _box(left, x, 2.1, text, TRAINED if "coder" in text else DATA, 1.15)
     for start, end in (((1.3, 2.1), (2.0, 2.1)), ((3.2, 2.1), (3.7, 2.1)), ((4.9, 2.1), (5.1, 2.1))):
         _arrow(left, start, end)
     _arrow(left, (5.7, 2.45), (0.7, 2.45), "reconstruct: decoder(z) is y", ORANGE, 0.25, True, (0, 0.62))
-    _box(left, 4.3, 0.8, "critic: code or prior?", PALE["trained"], 2.1)
+    _box(left, 4.3, 0.8, "critic: code or prior?", TRAINED, 2.1)
     _arrow(left, (4.3, 1.75), (4.3, 1.15))
     _arrow(left, (3.2, 0.9), (2.6, 1.75), "codes as the prior's", BLUE, -0.2, True, (-0.95, -0.3))
     _canvas(right, "DMD", 6.4)
     for x, text in ((0.7, "noise z"), (2.8, "generator G"), (4.9, "x = G(z)")):
-        _box(right, x, 2.1, text, PALE["trained"] if "gen" in text else PALE["data"], 1.3)
+        _box(right, x, 2.1, text, TRAINED if "gen" in text else DATA, 1.3)
     for start, end in (((1.4, 2.1), (2.1, 2.1)), ((3.5, 2.1), (4.2, 2.1))):
         _arrow(right, start, end)
     _arrow(right, (4.9, 2.45), (2.8, 2.45), "reconstruct: G(z) is the solver's y", ORANGE, 0.45, True, (0, 0.5))
-    _box(right, 4.9, 0.8, "real − fake score", PALE["trained"], 1.9)
+    _box(right, 4.9, 0.8, "real − fake score", TRAINED, 1.9)
     _arrow(right, (4.9, 1.75), (4.9, 1.15))
     _arrow(right, (3.9, 0.9), (2.8, 1.75), "samples as the data's", BLUE, -0.2, True, (-1.0, -0.3))
     return figure

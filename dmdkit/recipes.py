@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +14,12 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import data, dmd_mnist, files, metrics, nets, sample, schedule, store, train
+from . import data, dmd_mnist, files, metrics, nets, progressive_mnist, sample, schedule, store, train
 from .classify import classifier_step
+from .data import RUNS
 from .denoiser import Denoiser
-from .evaluation import N_IMAGES, Sampling, draw, floor, scorer
-
-RUNS = Path("runs")
+from .evaluation import N_IMAGES, Sampling, draw, floor, scorer, suffix
+from .progressive_mnist import CURVES, STAGES, Halving, name_of
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,27 @@ class Recipe:
         """What the card says of the recipe."""
         return {"n_steps": self.n_steps, "batch_size": self.batch_size, **self.optimiser}
 
-    def prepare(self, accelerator: Accelerator, n_steps: int) -> "Training":
+    def prepare(self, accelerator: Accelerator, n_steps: int, out: Path = RUNS) -> train.Training:
         learner = train.Learner(self.make(), accelerator, n_steps=n_steps, **self.optimiser)
-        device = accelerator.device
-        x = torch.randn(self.batch_size // accelerator.num_processes, 1, 28, 28, device=device)
-        t = torch.randint(1000, (len(x),), device=device)
+        return train.Training({"net": learner}, self.step(learner, data.mnist(), self.batch_size))
 
-        def network():
+    def origin(self, out: Path = RUNS) -> dict[str, str]:
+        """What the card says of the network that the training starts from: here there is none."""
+        return {}
+
+    def evaluations(self, made: train.Training) -> Callable[[], None]:
+        """A step's network evaluations and nothing else, as a function to be timed."""
+        learner = made.learners["net"]
+        accelerator = learner.accelerator
+        x = torch.randn(self.batch_size // accelerator.num_processes, 1, 28, 28, device=accelerator.device)
+        t = torch.randint(1000, (len(x),), device=accelerator.device)
+
+        def evaluate() -> None:
             out = learner.model(x, t, t % 10).v if isinstance(learner.net, Denoiser) else learner.model(x)
             accelerator.backward(out.square().mean())
             learner.optimizer.zero_grad()
 
-        return Training({"net": learner}, self.step(learner, data.mnist(), self.batch_size), network)
+        return evaluate
 
 
 @dataclass(frozen=True)
@@ -69,19 +77,14 @@ class Distillation:
     def settings(self) -> dict:
         return asdict(self.setting)
 
-    def prepare(self, accelerator: Accelerator, n_steps: int) -> "Training":
-        setting = replace(self.setting, n_steps=n_steps)
-        made = dmd_mnist.prepare(setting, accelerator)
-        return Training(made.learners, made.step, dmd_mnist.evaluations(setting, made), (made.real.func,), made.look)
+    def prepare(self, accelerator: Accelerator, n_steps: int, out: Path = RUNS) -> train.Training:
+        return dmd_mnist.prepare(replace(self.setting, n_steps=n_steps), accelerator)
 
+    def origin(self, out: Path = RUNS) -> dict[str, str]:
+        return dmd_mnist.origin(self.setting.teacher)
 
-class Training(NamedTuple):
-    """A recipe that is ready to run."""
-    learners: dict[str, train.Learner]         # what is trained, that which is kept first
-    step: train.Step
-    network: Callable[[], None]                # a step's network evaluations and nothing else, to be timed
-    frozen: tuple[nn.Module, ...] = ()         # networks that are used and not trained
-    look: Callable[[], NamedTuple] | None = None  # what there is to see of it now
+    def evaluations(self, made: train.Training) -> Callable[[], None]:
+        return dmd_mnist.evaluations(self.setting, made)
 
 
 def make_teacher(preset: str = "mnist") -> Denoiser:
@@ -90,7 +93,7 @@ def make_teacher(preset: str = "mnist") -> Denoiser:
     return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size)
 
 
-RECIPES: dict[str, Recipe | Distillation] = {
+RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "classifier": Recipe(
         "Digit classifier; the 96 features below its head are the space of the Fréchet distance and of coverage.",
         nets.DigitClassifier, lambda learner, images, n: classifier_step(learner, images, n, noise=0.3),
@@ -112,13 +115,7 @@ RECIPES: dict[str, Recipe | Distillation] = {
     "student-regression": Distillation(
         "What student-dmd is without its matching term: one step by regression on the same pairs alone.",
         dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
-}
-
-RECIPES["teacher-weak"] = replace(
-    RECIPES["teacher"], what="The teacher after 1,000 steps of training, for an ablation.", n_steps=1000)
-
-
-RECIPES |= {  # the documents' own set-up: not among what ships, since on a CPU it takes days
+    # the documents' own set-up: not among what ships, since on a CPU it takes days
     "poster-teacher": Recipe(
         "The documents' teacher: 6.6 million parameters, ε-prediction, linear β, T = 400.",
         lambda: Denoiser(nets.ContextUNet(), schedule.linear(), "eps"),
@@ -130,9 +127,12 @@ RECIPES |= {  # the documents' own set-up: not among what ships, since on a CPU 
         dmd_mnist.Setting(teacher="poster-teacher", updates=(1, 1), lr=5e-6, fake_lr=5e-6, ema=0.0, n_steps=2000),
         seed=0, samplings=(Sampling("ddim", 1),)),
 }
+RECIPES["teacher-weak"] = replace(
+    RECIPES["teacher"], what="The teacher after 1,000 steps of training, for an ablation.", n_steps=1000)
+RECIPES |= {name_of(n): Halving(n) for n in STAGES}
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> Recipe | Distillation | Halving:
     """Raises ValueError for a name that has no recipe."""
     if name not in RECIPES:
         raise ValueError(f"There is no recipe for {name!r}; there are {', '.join(RECIPES)}.")
@@ -151,22 +151,63 @@ def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resu
     n_steps = plan.n_steps if n_steps is None else n_steps
     if n_steps < 1:
         raise ValueError(f"The number of training steps must be at least 1; got {n_steps}.")
-    files.write_atomically(work / "recipe.json", json.dumps({"artefact": name, "n_steps": n_steps}).encode())
-    accelerator = train.accelerator(cpu)
+    accelerator, origin = train.accelerator(cpu), plan.origin(out)
+    _claim(work, {"artefact": name, "n_steps": n_steps, **origin}, resume, accelerator)
     torch.manual_seed(plan.seed)
-    learners, step, _, _, look = plan.prepare(accelerator, n_steps)
-    records = train.train(step, learners, n_steps=n_steps, seed=plan.seed, checkpoint=work / "checkpoint.safetensors",
-                          resume=resume)
-    if look and accelerator.is_main_process:
-        records = _watched(records, look, work, n_steps, resume)
+    made = plan.prepare(accelerator, n_steps, out)
+    records = train.train(made.step, made.learners, n_steps=n_steps, seed=plan.seed,
+                          checkpoint=work / "checkpoint.safetensors", resume=resume)
+    if made.look and accelerator.is_main_process:
+        records = _watched(records, made.look, work, n_steps, resume)
     seconds = _follow(records, work / "log.jsonl", n_steps, resume, accelerator.is_main_process)
     if accelerator.is_main_process:
-        net = next(iter(learners.values())).averaged()
+        net = next(iter(made.learners.values())).averaged()
         store.save(net, Path(out) / name, {
             "name": name, "what": plan.what, "seed": plan.seed, "wall_time_s": round(seconds),
-            "recipe": {**plan.settings, "n_steps": n_steps}, **environment(accelerator),
+            "recipe": {**plan.settings, "n_steps": n_steps}, **origin, **environment(accelerator),
             "parameters": sum(p.numel() for p in net.parameters())}, half=True)
+    accelerator.wait_for_everyone()  # the next training may start from this one
     return Path(out) / name
+
+
+def _claim(work: Path, run: dict, resume: bool, accelerator: Accelerator) -> None:
+    """Note in ``work`` which run it is of. Raises RuntimeError where one from another teacher is to be resumed."""
+    note = work / "recipe.json"
+    before = json.loads(note.read_text()) if resume and note.exists() else run
+    if before.get("teacher_sha256") != run.get("teacher_sha256"):
+        raise RuntimeError(f"The training in {work} started from another {run['teacher']} than the one that is there "
+                           "now. Start it again without --resume.")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        files.write_atomically(note, json.dumps(run).encode())
+
+
+def train_chain(out: Path = RUNS, resume: bool = False, cpu: bool = False, share: float = 1.0) -> list[Path]:
+    """Train all stages of progressive distillation, each by its recipe from the one before it, into ``out``; returns
+    their folders. ``share``: of each stage's updates (the cheaper chain has ``progressive_mnist.CHEAPER``). With
+    ``resume`` stages that are done are left as they are, and the one that was stopped goes on.
+
+    Raises ValueError for a share that is not positive, and what ``train_artefact`` raises."""
+    if not share > 0:
+        raise ValueError(f"The share of the updates must be positive, 1 for the whole chain; got {share}.")
+    found, accelerator = [], train.accelerator(cpu)
+    for n, n_steps in STAGES.items():
+        name, n_steps = name_of(n), max(1, round(share * n_steps))
+        going_on = resume and (Path(out) / f"{name}.training" / "checkpoint.safetensors").exists()
+        done = going_on and name in store.names(out) and store.card(name, out)["recipe"]["n_steps"] == n_steps
+        accelerator.wait_for_everyone()  # all look before one writes
+        found.append(Path(out) / name if done else train_artefact(name, out, n_steps, going_on, cpu))
+        resume = resume and (done or going_on)  # a stage that was trained anew makes the later ones out of date
+    return found
+
+
+def measure_curve(n: int = progressive_mnist.N_CURVE, root: Path = data.ROOT, device: torch.device | str = "cpu",
+                  save: bool = False):
+    """Measure every point of the curve of quality against steps by ``evaluate``, yielding (artefact, key, scores).
+    Hundreds of steps take long: the points with few come first."""
+    for artefact, how in (CURVES[name](steps) for steps in sorted(STAGES) for name in CURVES):
+        for key, scores in evaluate(artefact, root, (how,), n, device, save):
+            yield artefact, key, scores
 
 
 def _watched(records: Iterator[train.Record], look: Callable[[], NamedTuple], work: Path, n_steps: int, resume: bool):
@@ -217,8 +258,7 @@ def environment(accelerator) -> dict:
     if accelerator.num_processes > 1:
         name = f"{accelerator.num_processes} × {name}"
     return {"device": name, "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
-            "versions": {"python": platform.python_version(),
-                         **{package: version(package) for package in ("dmdkit", "torch", "diffusers", "accelerate")}}}
+            "versions": {"python": platform.python_version(), **files.versions("accelerate")}}
 
 
 def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] | None = None, n: int = N_IMAGES,
@@ -249,7 +289,7 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path
     for how in samplings:
         net.schedule.steps(how.n_steps)  # refuses a bad number before any work
     main = PartialState().is_main_process  # the others only draw their share
-    count = "" if n == N_IMAGES else f"-{n}-images"  # figures of different counts do not compare
+    count = suffix(n)
     if main:
         score = scorer()
         base = floor(score, n)
@@ -268,10 +308,10 @@ def benchmark(name: str, n: int = 10, cpu: bool = False) -> dict:
     """Training throughput of a recipe: images a second, the time of a step and the share of it that the evaluations of
     its networks take, each the median of n after a warm-up, timed in turns in one run; and the memory of a step."""
     plan, accelerator = recipe(name), train.accelerator(cpu)
-    learners, step, network, frozen, _ = plan.prepare(accelerator, 10_000)
+    made = plan.prepare(accelerator, 10_000)
     generator = torch.Generator(accelerator.device).manual_seed(0)
-    whole, alone = _interleaved(lambda: step(generator), network, n, accelerator.device)
-    used = train.memory(step, learners, frozen)
+    whole, alone = _interleaved(lambda: made.step(generator), plan.evaluations(made), n, accelerator.device)
+    used = train.memory(made.step, made.learners, made.frozen)
     return {"images_per_second": round(plan.settings["batch_size"] / whole, 1), "step_s": round(whole, 4),
             "network_share": round(alone / whole, 3), "step_over_network": round(whole / alone, 3),
             "memory_mb": {part: round(size / 2**20, 1) for part, size in used.items()}, **environment(accelerator)}

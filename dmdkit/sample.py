@@ -21,7 +21,7 @@ class State(NamedTuple):
     x0: Tensor  # (B, …), the x-prediction at t
 
 
-def ddim_step(schedule: Schedule, x0: Tensor, eps: Tensor, s: int) -> Tensor:
+def ddim_step(schedule: Schedule, x0: Tensor, eps: Tensor, s: int | Tensor) -> Tensor:
     """x_s = α_s x̂ + σ_s ε̂ (DDIM, eq. 12 with η = 0): re-noise the prediction with its own noise. s = −1: clean."""
     alpha, sigma = schedule.at(s, x0)
     return alpha * x0 + sigma * eps
@@ -85,6 +85,36 @@ def ddpm(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = Non
         return mean + variance.sqrt() * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
+def stochastic(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+               generator: torch.Generator | None = None, clip: bool = False) -> Iterator[State]:
+    """For distilled models (Salimans & Ho 2022, Appendix F): a DDIM step of twice the length, then fresh noise back to
+    where one of the usual length would have ended. So every call is at a time that the model was trained for.
+    Arguments as for ``ddpm``."""
+    times = denoiser.schedule.steps(n_steps).tolist() + [-1]
+    after = dict(zip(times, times[1:]))
+
+    def move(x, prediction, t, s):
+        x_far = ddim_step(denoiser.schedule, prediction.x, prediction.eps, after[s])
+        return renoise(denoiser.schedule, x_far, after[s], s, generator)
+
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
+def renoise(schedule: Schedule, x_s: Tensor, s: int, t: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw x_t from q(x_t | x_s) for t > s: r x_s + √(σ_t² − r² σ_s²) ε with r = α_t/α_s. s = −1 is clean data."""
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = schedule.at(s, x_s), schedule.at(t, x_s)
+    ratio = alpha_t / alpha_s
+    eps = torch.randn(x_s.shape, generator=generator, device=x_s.device, dtype=x_s.dtype)
+    return ratio * x_s + (sigma_t**2 - ratio**2 * sigma_s**2).sqrt() * eps
+
+
+def angular_step(x_t: Tensor, v: Tensor, delta: float | Tensor) -> Tensor:
+    """x_{φ−δ} = cos δ x_φ − sin δ v: the DDIM step, written in the angle φ = arctan(σ/α), is a rotation of (x_φ, v)
+    (Salimans & Ho 2022, Appendix D). Shaped like x_t; delta in radians, positive towards the data."""
+    delta = torch.as_tensor(delta, dtype=x_t.dtype, device=x_t.device)
+    return delta.cos() * x_t - delta.sin() * v
 
 
 def _angle(schedule: Schedule, t: int) -> float:

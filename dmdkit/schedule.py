@@ -103,6 +103,12 @@ def eps_from_x(x_t: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return (x_t - alpha * x) / sigma
 
 
+def x_from_both(x_t: Tensor, x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """x = σ² x̃ + α (x_t − σ ε̃): a network that predicts both is heard on x where there is much noise, and on ε where
+    there is little (Salimans & Ho 2022, section 4). Finite at every t."""
+    return sigma**2 * x + alpha * (x_t - sigma * eps)
+
+
 def score_from_eps(eps: Tensor, sigma: Tensor) -> Tensor:
     """s = ∇ log p_t(x_t) = −ε / σ (Song et al. 2021, via Tweedie), with ε the predicted mean noise."""
     return -eps / sigma

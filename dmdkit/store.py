@@ -32,6 +32,11 @@ def names(root: Path = ROOT) -> list[str]:
     return sorted(path.parent.name for path in Path(root).glob("*/card.json"))
 
 
+def find(name: str, *roots: Path) -> Path:
+    """The first of the folders that has an artefact of that name; if none has, the last, which will say so."""
+    return next((root for root in roots if name in names(root)), roots[-1])
+
+
 def card(name: str, root: Path = ROOT) -> dict:
     """An artefact's card. Raises ValueError for a name that does not ship."""
     if name not in names(root):
@@ -77,7 +82,7 @@ def save(net: nn.Module, folder: Path, card: dict, half: bool = False) -> None:
                     "patch": net.patch, "n_classes": net.n_classes}
             (partial / "denoiser.json").write_text(json.dumps(spec, indent=1) + "\n")
         card = card | {"sha256": files.sha256(partial / SAFETENSORS_WEIGHTS_NAME)}
-        (partial / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        (partial / "card.json").write_text(files.as_json(card))
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
@@ -94,12 +99,14 @@ def save(net: nn.Module, folder: Path, card: dict, half: bool = False) -> None:
 
 
 def scheduler(schedule: Schedule, prediction: str) -> DDIMScheduler:
-    """diffusers' scheduler of the same table. It samples what ``sample.ddim`` does wherever n_steps divides T."""
+    """diffusers' scheduler of the same table. It samples what ``sample.ddim`` does wherever n_steps divides T.
+    Raises ValueError for a prediction that diffusers does not know."""
+    if prediction not in PREDICTION_TYPES:
+        raise ValueError(f"diffusers samples networks that predict {', '.join(PREDICTION_TYPES)}, not {prediction!r}.")
     return DDIMScheduler(num_train_timesteps=schedule.T, trained_betas=schedule.betas().tolist(), clip_sample=False,
                          prediction_type=PREDICTION_TYPES[prediction], timestep_spacing="trailing")
 
 
 def update_card(name: str, changes: dict, root: Path = ROOT) -> None:
     """Replace entries of an artefact's card, its metrics say."""
-    content = json.dumps(card(name, root) | changes, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomically(Path(root) / name / "card.json", content.encode())
+    files.write_json(Path(root) / name / "card.json", card(name, root) | changes)

@@ -29,6 +29,14 @@ class Record(NamedTuple):
     seconds: float
 
 
+class Training(NamedTuple):
+    """A training that is ready to run."""
+    learners: dict[str, "Learner"]             # what is trained, that which is kept first
+    step: Step
+    look: Callable[[], NamedTuple] | None = None  # what there is to see of it as it is now
+    frozen: tuple[nn.Module, ...] = ()         # networks that are used and not trained
+
+
 def accelerator(cpu: bool = False) -> Accelerator:
     """Accelerate's Accelerator on the device at hand (the CPU if asked), in bf16 where that is faster than fp32:
     on GPUs that support it and on CPUs with AMX. Elsewhere bf16 is emulated, and slower (measured: 2.3 times)."""

@@ -10,7 +10,7 @@ import torch
 import training_run
 from torch import nn
 
-from dmdkit import data
+from dmdkit import data, train
 from dmdkit.denoiser import Denoiser
 
 torch.set_num_threads(1)  # the networks here are tiny, and threads that wait for each other cost more than they save
@@ -69,6 +69,22 @@ class Counted(nn.Module):
         self.calls += 1
         self.rows += len(args[0])
         return self.net(*args, **kwargs)
+
+
+@contextmanager
+def stopped_in_step_six(monkeypatch):
+    """Inside, a training that saves every second step is stopped by Ctrl-C after its fifth."""
+    honest = train.train
+
+    def interrupted(*args, **options):
+        for record in honest(*args, **options | {"save_every": 2}):
+            yield record
+            if record.step == 5:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train", interrupted)
+        yield
 
 
 @contextmanager

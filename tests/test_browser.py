@@ -176,37 +176,37 @@ def test_lesson_00_from_opening_to_the_moving_slider(browser, lesson):
     page.close()
 
 
-@pytest.mark.parametrize("lesson", [NOTEBOOKS / "02_scores.ipynb", NOTEBOOKS / "03_dmd_in_2d.ipynb"], indirect=True,
-                         ids=["02", "03"])
-def test_a_lesson_of_the_plane_runs_and_its_sliders_move(browser, lesson):
+@pytest.fixture
+def executed(browser, lesson):
+    """The page of a lesson all of whose cells were run, and whose live slider was dragged."""
     page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(lesson)
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
     run_all(page)
     drag_live_slider(page)
-    player = page.locator(".dmd-player:has(.fields)").first
+    yield page
+    page.close()
+    assert not errors
+
+
+@pytest.mark.parametrize("lesson", [NOTEBOOKS / "02_scores.ipynb", NOTEBOOKS / "03_dmd_in_2d.ipynb"], indirect=True,
+                         ids=["02", "03"])
+def test_a_lesson_of_the_plane_runs_and_its_sliders_move(executed):
+    page, player = executed, executed.locator(".dmd-player:has(.fields)").first
     slider = player.locator("input[type=range]").last
     slider.press("Home")
     before = picture(player, ".fields")
     drag(page, knob_at(slider, 0.0), 400)
     assert picture(player, ".fields") != before
-    assert not errors
-    page.close()
 
 
 @pytest.mark.parametrize("lesson", [NOTEBOOKS / "04_dmd_mnist.ipynb"], indirect=True, ids=["04"])
-def test_the_lesson_of_the_student_runs_and_its_sliders_move(browser, lesson):
-    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(lesson)
-    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE)
-    run_all(page)
-    drag_live_slider(page)
-    for player in page.locator(".dmd-player").all():
-        drag_player(page, player)
-    assert not errors
-    page.close()
+def test_the_lesson_of_the_student_runs_and_its_sliders_move(executed):
+    players = executed.locator(".dmd-player").all()
+    assert len(players) == 2  # the student's training, the ablations
+    for player in players:
+        drag_player(executed, player)
 
 
 # The player without Jupyter and without a kernel.

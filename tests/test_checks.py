@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from matplotlib.figure import Figure
 
-from dmdkit import check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, plots_mnist, sample, schedule, score, train
+from dmdkit import (check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, plots_mnist, plots_progressive,
+                    progressive, sample, schedule, score, train)
 from dmdkit.check.harness import Exercise
 from dmdkit.pairs import Pairs
 
@@ -347,6 +348,103 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "solved(fake, generate, z, label, t, torch.randn_like(z), alpha, sigma)": "fresh noise",
         "fake(alpha[t] * x + sigma[t] * eps, t, label)": "reshape it",
     },
+    "ex_5_1": {
+        "(z_s - sigma_t / sigma_s * z_t) / (alpha_s - sigma_t / sigma_s * alpha_t)": "upside down",
+        "solved(z_s, z_t, alpha_s, sigma_s, alpha_t, sigma_t)": "exchanged throughout",
+        "(z_s - alpha_s / alpha_t * z_t) / (alpha_s - alpha_s / alpha_t * alpha_t)": "makes the denominator 0",
+        "(z_s - alpha_s / alpha_t * z_t) / (sigma_s - alpha_s / alpha_t * sigma_t)": "you eliminated x",
+        "(z_t - alpha_t * x) / sigma_t": "This is ε̃, the noise",
+        "alpha_t * (z_t - alpha_t * x) / sigma_t - sigma_t * x": "target in v",
+        "(z_t - sigma_t * (z_s - alpha_s / alpha_t * z_t) / (sigma_s - alpha_s / alpha_t * sigma_t)) / alpha_t":
+            "not where α_t = 0",
+        "z_s": "z_s itself",
+        "(z_s - ratio * z_t) / alpha_s": "α_s alone",
+        "z_s - ratio * z_t": "division is missing",
+        "z_s / alpha_s": "leaves the noise of z_s in",
+        "(z_s - ratio * z_t) / (ratio * alpha_t - alpha_s)": "sign is flipped",
+        "(ratio * z_t - z_s) / (alpha_s - ratio * alpha_t)": "sign is flipped",
+        "(z_s + ratio * z_t) / (alpha_s + ratio * alpha_t)": "above and below",
+        "(z_s + ratio * z_t) / (alpha_s - ratio * alpha_t)": "plus in the numerator",
+        "(z_s - ratio * z_t) / (alpha_s + ratio * alpha_t)": "plus in the denominator",
+        "(z_t - ratio * z_s) / (alpha_s - ratio * alpha_t)": "exchanged in the numerator",
+        "(z_s - ratio * z_t) / (alpha_t - ratio * alpha_s)": "exchanged in the denominator",
+        "(z_s - z_t) / (alpha_s - alpha_t)": "ratio is missing",
+        "(z_s - sigma_s * z_t) / (alpha_s - sigma_s * alpha_t)": "divide it by σ_t",
+        "z_s - ratio * z_t / alpha_s - ratio * alpha_t": "term by term",
+        "x + 1e-2 * torch.randn_like(z_t)": "fresh noise",
+        "(z_s - sigma_s.reshape(-1) / sigma_t.reshape(-1) * z_t) / alpha_s": "nothing has to be reshaped",
+        "x.flatten(1)": "nothing has to be reshaped",
+        "z_s.sub_(ratio * z_t).div_(alpha_s - ratio * alpha_t)": "in place",
+        "(x - x) / 0": "division by zero",
+    },
+    "ex_5_2": {
+        "solved(z_t, v, phi_s, phi_t)": "turns the other way",
+        "delta.cos() * z_t + delta.sin() * v": "turns the other way",
+        "z_t - delta * v": "Euler",
+        "delta.sin() * z_t - delta.cos() * v": "cos and sin are exchanged",
+        "phi_t.cos() * z_t - phi_t.sin() * v": "This is x̂",
+        "phi_s.cos() * z_t - phi_s.sin() * v": "at which to arrive",
+        "torch.cos(phi_t + phi_s) * z_t - torch.sin(phi_t + phi_s) * v": "their difference",
+        "solved(z_t, v, phi_t * torch.pi / 180, phi_s * torch.pi / 180)": "to radians",
+        "solved(z_t, v, phi_t * 180 / torch.pi, phi_s * 180 / torch.pi)": "to degrees",
+        "delta.sin() * z_t + delta.cos() * v": "v after the step",
+        "phi_s.cos() * (phi_t.cos() * z_t - phi_t.sin() * v)": "noise is missing",
+        "z_t - delta.sin() * v": "z_t is not scaled",
+        "delta.cos() * z_t - v": "v is not scaled",
+        "delta.cos() * z_t - delta.sin() * torch.randn_like(v)": "deterministic",
+        "delta.cos() * (z_t - delta.sin() * v)": "term by term",
+        "delta.reshape(-1).cos() * z_t - delta.reshape(-1).sin() * v": "nothing has to be reshaped",
+        "z_t.mul_(delta.cos()).sub_(delta.sin() * v)": "in place",
+    },
+    "ex_5_3": {
+        "dict(zip(kinds, (snr, torch.minimum(snr, one), snr + 1)))[kind]": "cut from above",
+        "dict(zip(kinds, (snr, snr, snr + 1)))[kind]": "not truncated",
+        "dict(zip(kinds, (snr, snr * (snr > 1), snr + 1)))[kind]": "nothing would be learned",
+        "dict(zip(kinds, (snr, snr + 1, snr.clamp(min=1))))[kind]": "are exchanged",
+        "dict(zip(kinds, (snr, snr.clamp(min=1), snr)))[kind]": "1 is missing from",
+        "dict(zip(kinds, (snr, snr.clamp(min=1), snr.clamp(min=1))))[kind]": "truncated instead",
+        "dict(zip(kinds, (snr, snr.clamp(min=1), alpha**2 / (sigma**2 + 1))))[kind]": "into the denominator",
+        "snr": "kind is not used",
+        "solved(alpha.sqrt(), sigma.sqrt(), kind)": "squares are missing",
+        "solved(sigma, alpha, kind)": "upside down",
+        "solved(alpha.sqrt(), sigma, kind)": "Only σ",
+        "solved(alpha, sigma.sqrt(), kind)": "Only α",
+        "solved(alpha, torch.ones_like(sigma), kind)": "σ² is missing",
+        "dict(zip(kinds, (snr.log(), snr.log().clamp(min=1), snr.log() + 1)))[kind]": "log SNR",
+        "solved(alpha**2, sigma**2, kind)": "values are not",
+        "snr + 1": "values are not",
+        "snr if kind == 'snr' else max(snr, 1) if kind == 'truncated' else snr + 1": "snr.clamp",
+        "snr if kind == 'snr' else snr.max(one) if kind == 'truncated' else None": "returned None",
+        "snr if kind == 'snr' else torch.max(snr, 0) if kind == 'truncated' else snr + 1": "return a tensor",
+        "snr.mean()": "one value for each noise level",
+    },
+    "ex_5_4": {
+        "left((-distance**2 / (2 * sigma**2)).exp() / (-distance**2 / (2 * sigma**2)).exp().sum(1, True))": "0/0",
+        "left((-distance**2 / (2 * sigma**2)).exp())": "do not sum to 1",
+        "left((-distance**2 / (2 * sigma**2)).softmax(0))": "wrong axis",
+        "left((distance**2 / (2 * sigma**2)).softmax(1))": "farthest",
+        "left((-torch.cdist(z_t, points)**2 / (2 * sigma**2)).softmax(1))": "α is missing",
+        "left((-distance / (2 * sigma**2)).softmax(1))": "in the exponent must be squared",
+        "left((-distance**2 / (2 * sigma)).softmax(1))": "σ must be squared",
+        "left((-distance**2 / sigma**2).softmax(1))": "½ is missing",
+        "left((-distance**2 / (sigma**2 / 2)).softmax(1))": "brackets",
+        "left(torch.ones_like(p) / len(points))": "as if z_t told nothing",
+        "targets.var(1, correction=0).sum(1)": "as if z_t told nothing",
+        "left(p, targets.mean(1, keepdim=True))": "plain mean",
+        "left(p, targets[torch.arange(len(z_t)), p.argmax(1)][:, None])": "likeliest target",
+        "(p[..., None] * targets**2).sum((1, 2))": "the answer 0",
+        "(targets - mean(p)).square().sum(2).mean(1)": "count alike in the loss",
+        "left(p) / 2": "over the coordinates",
+        "left(p).sqrt()": "root",
+        "(p[..., None] * (targets - mean(p))).sum((1, 2))": "which is 0",
+        "mean(p)[:, 0]": "best answer",
+        "left(p).mean()": "one number for the batch",
+        "left(p)[:, None]": "shape (B,)",
+        "(p * targets).sum(1)": "p[..., None]",
+        "2 * left(p)": "values are not",
+        "float(left(p).mean())": "return a tensor",
+        "left(p) * (1 + torch.rand(len(z_t)))": "random numbers",
+    },
 }
 
 
@@ -360,7 +458,13 @@ LOCAL = {  # what the wrong answers of an exercise may use
               "guided = lambda net: net(x_t, t, label) + w * (net(x_t, t, label) - net(x_t, t, none)); ",
     "ex_4_4": "norms = lambda g: g.square().sum((1, 2, 3)).sqrt(); length = lambda g: norms(g).mean(); ",
     "ex_4_5": COLUMN + "a, s, x = column(alpha[t]), column(sigma[t]), generate(z, label); "
-              "x_t = (a * x + s * eps).detach(); "}
+              "x_t = (a * x + s * eps).detach(); ",
+    "ex_5_1": "ratio = sigma_s / sigma_t; x = solved(z_t, z_s, alpha_t, sigma_t, alpha_s, sigma_s); ",
+    "ex_5_2": "delta = phi_t - phi_s; ",
+    "ex_5_3": "snr, one, kinds = (alpha / sigma)**2, torch.ones(()), ('snr', 'truncated', 'snr+1'); ",
+    "ex_5_4": "distance = torch.cdist(z_t, alpha * points); p = (-distance**2 / (2 * sigma**2)).softmax(1); "
+              "mean = lambda p: (p[..., None] * targets).sum(1, keepdim=True); "
+              "left = lambda p, a=None: (p[..., None] * (targets - (mean(p) if a is None else a))**2).sum((1, 2)); "}
 
 
 @pytest.mark.parametrize("name, answer, said", [(n, a, s) for n, answers in WRONG.items() for a, s in answers.items()])
@@ -533,6 +637,42 @@ def test_the_oracle_of_4_3_is_the_kits_gradient_with_a_guided_denoiser(tiny):
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_the_oracles_of_5_1_5_2_and_5_3_are_the_kits_target_step_and_weight():
+    s, z_t, v = schedule.cosine(), torch.randn(4, 2), torch.randn(4, 2)
+    t, end = torch.tensor([1023, 767, 255, 511]), torch.tensor([511, 255, -1, 127])
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = s.at(t, z_t), s.at(end, z_t)
+    x, eps = schedule.x_from_v(z_t, v, alpha_t, sigma_t), schedule.eps_from_v(z_t, v, alpha_t, sigma_t)
+    z_s = sample.ddim_step(s, x, eps, end)
+    torch.testing.assert_close(check.ex_5_1.oracle(z_t, z_s, alpha_t, sigma_t, alpha_s, sigma_s), x)
+    angles = torch.atan2(sigma_t, alpha_t), torch.atan2(sigma_s, alpha_s)
+    torch.testing.assert_close(check.ex_5_2.oracle(z_t, v, *angles), z_s)
+    for kind in progressive.WEIGHTINGS:
+        wanted = progressive.weight(alpha_t, sigma_t, kind)
+        torch.testing.assert_close(check.ex_5_3.oracle(alpha_t, sigma_t, kind), wanted)
+
+
+def test_the_oracle_of_5_4_is_the_slope_of_the_ideal_denoiser():
+    """Cov[x | z_t] = (σ²/α) ∂μ/∂z_t, the second half of Tweedie."""
+    points, z_t = torch.randn(5, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    alpha, sigma, data = 0.8, 0.6, score.FiniteSet(points)
+    slope = torch.autograd.functional.jacobian(lambda z: data.denoise(z, alpha, sigma).sum(0), z_t)
+    wanted = sigma**2 / alpha * torch.einsum("ibi->b", slope)
+    got = check.ex_5_4.oracle(z_t, points, points.expand(3, 5, 2), alpha, sigma)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_exercise_5_4_finds_a_loss_for_x_and_none_for_the_distillation_target():
+    """The pairs (x, ε) that lead to one z_t have different x, and one x̃."""
+    points, z_t, cosine = torch.randn(5, 2), torch.randn(1, 2), schedule.cosine()
+    t, middle, end = progressive.stage_times(cosine, 4)[1:2].unbind(1)
+    alpha, sigma = cosine.at(t, z_t)
+    z = alpha * points + sigma * ((z_t - alpha * points) / sigma)
+    z_end = progressive.two_steps(score.Exact(score.FiniteSet(points), cosine), cosine, z, t, middle, end)
+    targets = progressive.target(z, z_end, alpha, sigma, *cosine.at(end, z))
+    loss = lambda targets: check.ex_5_4.oracle(z_t, points, targets[None], float(alpha), float(sigma))
+    assert loss(targets) < 1e-8 and loss(points) > 0.1
+
+
 # Pictures.
 
 COSINE, LINEAR, SHORT = schedule.cosine(), schedule.linear(), schedule.linear(T=2)
@@ -565,6 +705,8 @@ CORNERS = {
                    ({k: PATH * 9 for k in "abcd"}, score.ring().log_density, "title", 0.5, 2.0)],
     "draw_curves": [({"a": [0.5]}, [1]), ({"a": [0.5, 1.0]}, [0.0, 1.0]),
                     ({k: [0.2, 0.3, 0.4] for k in "abcd"}, [1, 10, 240], "title", "x", "y", {"truth": 0.8})],
+    "draw_aims": [([DOTS[:5], DOTS[5:10]], {"x: data": DOTS[:5]}, score.ring().log_density),
+                  ([DOTS[:1]] * 3, {k: DOTS[:1] for k in "ab"}, score.ring().log_density, "title", 1.5)],
     "draw_step_sizes": [([0.5], [1.1]), ([0.1, 2.0, 3.99], [1.0, 2.0, 400.0], "title")],
     "draw_orders": [([8], {"d": {"a": [0.1]}}, {"d": {"a": 1.0}}),
                     ([8, 64], *({d: {k: v for k in "abcd"} for d in "de"} for v in ([0.1, 1e-6], 1.0)), "title")],
@@ -593,9 +735,16 @@ CORNERS |= {
     "draw_epochs": [(LINES, 1), (LINES, 3, "title"), ({"fake": [1.0, 2.0]}, 2)],
     "draw_ablations": [(ABLATED, {"frechet_distance": 1.0, "accuracy": 0.99, "coverage": 0.4}, "DMD"),
                        ({"DMD": ABLATED["DMD"]}, {"accuracy": 0.9}, "DMD", ("accuracy",))],
-    "draw_networks": [()], "draw_kinship": [()]}
-PICTURES = {name: f for module in (plots, plots_2d, plots_dmd, plots_mnist) for name, f in vars(module).items()
-            if callable(f) and f.__module__ == module.__name__}
+    "draw_networks": [()], "draw_kinship": [()],
+    "draw_step_curves": [({"DDIM": {8: 2.0}},),
+                         ({"distilled": {1: 9.0, 512: 2.0}, "ancestral": {}, "floor": 1.5}, "title"),
+                         ({k: {1: 300.0, 2: 4.0, 64: 2.0} for k in ("a", "DDIM")}, "title", "accuracy", 2)],
+    "draw_weights": [(s, {kind: progressive.weight(s.alpha, s.sigma, kind) for kind in kinds})
+                     for s in (COSINE, LINEAR) for kinds in (progressive.WEIGHTINGS[:1], progressive.WEIGHTINGS)],
+    "draw_stage": [([], {0: look(0)["samples"]}, 4, look(1)["samples"]),
+                   ([0.1] * 30, {i: look(i)["samples"] for i in (0, 9, 30)}, 30, look(1)["samples"], "title")]}
+PICTURES = {name: f for module in (plots, plots_2d, plots_dmd, plots_mnist, plots_progressive)
+            for name, f in vars(module).items() if callable(f) and f.__module__ == module.__name__}
 
 
 def test_every_picture_has_its_corners_here():

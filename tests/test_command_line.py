@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from conftest import stopped_in_step_six
 
 from dmdkit import __main__, dmd_mnist, files, recipes, store, train
 from dmdkit.denoiser import Denoiser
@@ -56,16 +57,7 @@ def test_train_writes_an_artefact_a_checkpoint_and_a_log(call, tmp_path):
 def test_resume_finishes_what_was_interrupted_as_if_it_had_not_been(call, tmp_path, monkeypatch, torn):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     call("train", "teacher", "--steps", 6, "--out", whole, "--cpu")
-    honest = train.train
-
-    def interrupted(*args, **options):
-        for record in honest(*args, **options | {"save_every": 2}):
-            yield record
-            if record.step == 5:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "train", interrupted)
+    with stopped_in_step_six(monkeypatch):
         status, _, err = call("train", "teacher", "--steps", 6, "--out", cut, "--cpu")
     assert status == 130 and "--resume" in err and "Traceback" not in err
     log = cut / "teacher.training" / "log.jsonl"
@@ -225,7 +217,9 @@ def test_a_students_speed_is_a_ratio_of_two_times(call, monkeypatch):
 
 @pytest.mark.parametrize("words, sentence", [
     (("speed", "teacher"), "'teacher' is not a student"), (("pairs", "--pairs", 0), "must be at least 1; got 0"),
-    (("dmd-mnist", "--student", "nowhere"), "nowhere holds no training of a student")])
+    (("dmd-mnist", "--student", "nowhere"), "nowhere holds no training of a student"),
+    (("chain", "--share", 0), "The share of the updates must be positive"),
+    (("curve", "--images", 15), "n must be a multiple of 10")])
 def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refusal(*call(*words))
@@ -234,6 +228,20 @@ def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, wor
 def test_dmd_mnist_says_where_it_wrote(call, monkeypatch, tmp_path):
     monkeypatch.setattr(__main__.dmd_mnist, "build", lambda student: tmp_path / "runs.safetensors")
     assert call("dmd-mnist") == (0, f"Written to {tmp_path / 'runs.safetensors'}.\n", "")
+
+
+def test_the_chain_the_curve_and_the_ablation_say_what_they_did(call, monkeypatch, tmp_path):
+    asked = []
+    folders = [tmp_path / "progressive-2", tmp_path / "progressive-1"]
+    monkeypatch.setattr(recipes, "train_chain", lambda *words: asked.append(words) or folders)
+    words = ("chain", "--share", 0.25, "--out", tmp_path, "--resume", "--cpu")
+    assert call(*words) == (0, f"Written to {folders[0]} … progressive-1.\n", "")
+    assert asked == [(tmp_path, True, True, 0.25)]
+    monkeypatch.setattr(recipes, "measure_curve", lambda n, device, save: [("teacher", "ddim-1-w0", {"images": n})])
+    status, out, _ = call("curve", "--images", 20, "--cpu")
+    assert status == 0 and out.split(maxsplit=2)[:2] == ["teacher", "ddim-1-w0"] and '{"images": 20}' in out
+    monkeypatch.setattr(__main__.progressive_mnist, "build", lambda cheaper: cheaper / "runs.safetensors")
+    assert call("progressive", "--cheaper", tmp_path)[1] == f"Written to {tmp_path / 'runs.safetensors'}.\n"
 
 
 # The experiments in two dimensions

@@ -1,7 +1,10 @@
-"""The documents' network: its size, what conditions it, and that it ships like any other."""
+"""Networks: the documents' one ships like any other, one with two outputs is sampled like any other, and copies."""
+import pytest
 import torch
+import torch.nn.functional as F
+import training_run
 
-from dmdkit import nets, recipes, schedule, store
+from dmdkit import nets, recipes, sample, schedule, store
 from dmdkit.denoiser import Denoiser
 
 
@@ -45,3 +48,51 @@ def test_the_documents_recipes_are_theirs():
     assert (teacher.schedule.T, teacher.schedule.name, teacher.sample_shape) == (400, "linear", (1, 28, 28))
     assert (student.n_pairs, student.lr, student.fake_lr, student.batch_size, student.n_steps, student.teacher) == \
         (12_800, 5e-6, 5e-6, 64, 2_000, "poster-teacher")
+
+
+# A network of two outputs
+
+def both() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(nets.unet("tiny", outputs=2), schedule.cosine(), "both", patch=4).eval()
+
+
+@torch.no_grad()
+def test_a_network_of_two_outputs_says_x_first_and_then_eps():
+    denoiser, x_t, label, t = both(), torch.randn(2, 1, 28, 28), torch.tensor([3, 10]), torch.tensor([900, 200])
+    out = F.pixel_shuffle(denoiser.net(F.pixel_unshuffle(x_t, 4), t, class_labels=label).sample, 4)
+    assert out.shape == (2, 2, 28, 28) and denoiser.sample_shape == (1, 28, 28)
+    alpha, sigma = denoiser.schedule.at(t, x_t)
+    said = denoiser(x_t, t, label)
+    torch.testing.assert_close(said.x, sigma**2 * out[:, :1] + alpha * (x_t - sigma * out[:, 1:]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alpha * said.x + sigma * said.eps, x_t, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_network_of_two_outputs_is_guided_and_sampled_like_any_other():
+    denoiser, z, label, t = both(), torch.randn(2, 1, 28, 28), torch.tensor([3, 7]), torch.tensor([900, 200])
+    guided, with_label, without = denoiser(z, t, label, 1.5), denoiser(z, t, label), denoiser(z, t)
+    for form in ("x", "eps", "v", "score"):
+        by_hand = 2.5 * getattr(with_label, form) - 1.5 * getattr(without, form)
+        torch.testing.assert_close(getattr(guided, form), by_hand, rtol=1e-3, atol=1e-4)
+    assert sample.last(sample.ddim(denoiser, z, 3, label, 0.5)).shape == denoiser.generate(z, label).shape == z.shape
+
+
+# Copies
+
+@pytest.mark.parametrize("made", [
+    training_run.denoiser, both, lambda: Denoiser(small(), schedule.linear(), "eps"),
+    lambda: Denoiser(nets.PointNet(16, 2, copies=2), schedule.cosine(8), "x", n_classes=1),
+], ids=["unet", "both", "context", "points"])
+def test_a_copy_says_the_same_and_goes_its_own_way(made):
+    original = made().eval().requires_grad_(False)
+    copy, x_t = original.copy(), torch.randn(2, *original.sample_shape)
+    assert copy.training and all(p.requires_grad for p in copy.parameters()) and not original.training
+    assert copy.schedule is original.schedule
+    assert all(getattr(copy, name) == getattr(original, name) for name in ("prediction", "patch", "n_classes"))
+    with torch.no_grad():
+        wanted = original(x_t, 5).x
+        assert torch.equal(copy.eval()(x_t, 5).x, wanted)
+        for p in copy.parameters():
+            p.add_(0.1)
+        assert torch.equal(original(x_t, 5).x, wanted) and not torch.equal(copy(x_t, 5).x, wanted)

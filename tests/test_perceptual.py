@@ -162,7 +162,7 @@ def test_it_says_once_which_distance_it_is(capsys):
     for kind in ("squared", "squared", "classifier", "squared", "classifier"):
         perceptual.distance(kind)
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "Regression by the mean squared error." and "this is not LPIPS" in second
+    assert first == "Perceptual distance: the mean squared error." and "this is not LPIPS" in second
 
 
 def test_an_unknown_distance_is_one_sentence():

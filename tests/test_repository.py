@@ -74,12 +74,13 @@ FLOORS = {0: ["__init__", "files", "page"],
           2: ["denoiser"],
           3: ["sample", "metrics", "plots", "widgets"],
           4: ["score", "train", "check", "fields", "pairs"],
-          5: ["classify", "dmd", "dmd2", "progressive", "plots_2d", "plots_dmd", "plots_mnist"],
+          5: ["classify", "dmd", "dmd2", "progressive", "plots_2d", "plots_dmd", "plots_mnist", "plots_progressive"],
           6: ["store", "dmd_2d"],
           7: ["explorer", "evaluation", "perceptual"],
           8: ["dmd_mnist"],
-          9: ["recipes"],
-          10: ["__main__"]}
+          9: ["progressive_mnist"],
+          10: ["recipes"],
+          11: ["__main__"]}
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 
 

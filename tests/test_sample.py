@@ -121,7 +121,7 @@ def nearest(x):
     return torch.cdist(x.flatten(1), POINTS).min(1)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic])
 def test_with_the_exact_denoiser_samples_are_the_data_points_as_often_as_they_should(sampler):
     n = 4000
     x = sample.last(sampler(finite(), torch.randn(n, 2, 1, 1, generator=generator(1)), 128, generator=generator(2)))
@@ -216,6 +216,84 @@ def test_ancestral_sampling_draws_from_the_law_that_its_steps_imply():
     assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
 
 
+# The sampler of distilled models
+
+@pytest.mark.parametrize("t, s", [(1023, 511), (1023, -1), (512, 511), (700, 13), (300, -1), (0, -1)])
+def test_noise_is_added_as_the_chain_does_a_step_at_a_time(t, s):
+    sch, x_s = schedule.cosine(), torch.randn(5, dtype=torch.float64)
+    r, added = 1.0, 0.0
+    for beta in sch.betas()[s + 1:t + 1].tolist():
+        r, added = r * math.sqrt(1 - beta), (1 - beta) * added + beta
+    by_hand = r * x_s + math.sqrt(added) * torch.randn(5, dtype=torch.float64, generator=generator(1))
+    torch.testing.assert_close(sample.renoise(sch, x_s, s, t, generator(1)), by_hand, rtol=1e-9, atol=1e-9)
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = (tuple(map(float, sch.at(u, x_s))) for u in (s, t))
+    assert (r * alpha_s, r**2 * sigma_s**2 + added) == pytest.approx((alpha_t, sigma_t**2))  # q(x_t | x), as one step
+
+
+def test_stochastic_sampling_by_hand(tiny):
+    """From 1023 to 340 and back to 682, from there to clean data and back to 340, and the prediction there."""
+    z, g, said = torch.randn(2, 1, 28, 28), generator(5), lambda x, t: tiny(x, t, LABEL, 0.5)
+    near, far = (dict(zip("as", tiny.schedule.at(t, z))) for t in (682, 340))
+    with torch.no_grad():
+        first = said(z, 1023)
+        x = far["a"] * first.x + far["s"] * first.eps
+        r = near["a"] / far["a"]
+        x = r * x + (1 - near["a"]**2 - r**2 * (1 - far["a"]**2)).sqrt() * torch.randn(z.shape, generator=g)
+        x = far["a"] * said(x, 682).x + far["s"] * torch.randn(z.shape, generator=g)
+        by_hand = said(x, 340).x
+    found = sample.last(sample.stochastic(tiny, z, 3, LABEL, 0.5, generator(5)))
+    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_in_one_step_stochastic_sampling_is_ddim(tiny):
+    z = torch.randn(2, 1, 28, 28)
+    assert torch.equal(sample.last(sample.stochastic(tiny, z, 1, LABEL)), sample.last(sample.ddim(tiny, z, 1, LABEL)))
+
+
+def stochastic_variance(n: int) -> float:
+    """Of what n such steps draw for a Gaussian, by hand in y = x − α M, whose mean stays 0; see DDIM's map above."""
+    sch, variance = schedule.cosine(), 1.0
+    times = sch.steps(n).tolist() + [-1]
+    table = lambda t: (sch.alpha[t].item(), sch.sigma[t].item()) if t >= 0 else (1.0, 0.0)
+    for t, s, far in zip(times, times[1:], times[2:] + [-1]):
+        (a, b), (a_s, b_s), (a_far, b_far) = map(table, (t, s, far))
+        gain, r = a * S**2 / (a**2 * S**2 + b**2), a_s / a_far
+        slope = a_far * gain + b_far * (1 - a * gain) / b
+        variance = r**2 * slope**2 * variance + b_s**2 - r**2 * b_far**2
+    return variance
+
+
+def test_stochastic_sampling_draws_from_the_law_that_its_steps_imply_which_is_the_gaussian_in_the_limit():
+    errors = [abs(stochastic_variance(n) - S**2) for n in (256, 512, 1024)]
+    assert errors[-1] < 0.03 * S**2
+    for coarse, fine in zip(errors, errors[1:]):
+        assert 1.7 < coarse / fine < 2.3
+    n = 20_000
+    for steps in (6, 256):
+        x = sample.last(sample.stochastic(gaussian(), torch.randn(n, 1, 1, 1, generator=generator(3)), steps,
+                                          generator=generator(4)))
+        variance = stochastic_variance(steps)
+        assert x.mean().item() == pytest.approx(M, abs=4 * math.sqrt(variance / n))
+        assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
+
+
+# The step as a rotation
+
+@pytest.mark.parametrize("sch", [schedule.cosine(), schedule.linear()], ids=lambda s: s.name)
+def test_a_ddim_step_is_a_rotation_by_the_difference_of_the_angles(sch):
+    """Between every t and every s below it, clean data included."""
+    t, s = torch.tril_indices(sch.T, sch.T)
+    s = s - 1
+    x_t, v = torch.randn(2, len(t), dtype=torch.float64)
+    phi = torch.cat([torch.atan2(sch.sigma, sch.alpha), torch.zeros(1, dtype=torch.float64)])  # its last is t = −1
+    alpha, sigma = sch.at(t, x_t)
+    x, eps = schedule.x_from_v(x_t, v, alpha, sigma), schedule.eps_from_v(x_t, v, alpha, sigma)
+    by_ddim = sample.ddim_step(sch, x, eps, s)
+    torch.testing.assert_close(sample.angular_step(x_t, v, phi[t] - phi[s]), by_ddim, rtol=0, atol=1e-9)
+    torch.testing.assert_close(sample.angular_step(x_t[:1].float(), v[:1].float(), 0.25),
+                               (math.cos(0.25) * x_t[:1] - math.sin(0.25) * v[:1]).float())
+
+
 # Solvers of the probability-flow ODE
 
 TILTED = score.GaussianMixture(torch.tensor([[0.3, -0.2]]), torch.tensor([[[0.25, 0.1], [0.1, 0.09]]]), torch.ones(1))
@@ -290,7 +368,7 @@ def test_guidance_is_the_hand_written_combination_of_two_calls(tiny):
         torch.testing.assert_close(getattr(guided, form), by_hand, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic])
 def test_guidance_zero_is_the_conditional_prediction_and_costs_one_call(tiny, sampler):
     tiny.net = Counted(tiny.net)
     z = torch.randn(2, 1, 28, 28)
@@ -309,7 +387,7 @@ def test_no_label_is_the_label_no_class(tiny):
 
 # What a sampler yields
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic])
 def test_a_sampler_yields_every_state_and_calls_its_network_once_a_step(tiny, sampler):
     tiny.net = Counted(tiny.net)
     z = torch.randn(2, 1, 28, 28)
@@ -327,7 +405,7 @@ def test_a_sampler_yields_every_state_and_calls_its_network_once_a_step(tiny, sa
 def test_clipping_keeps_every_prediction_in_range(tiny):
     z = 3 * torch.randn(2, 1, 28, 28)
     assert max(state.x0.abs().max() for state in sample.ddpm(tiny, z, 4, LABEL, clip=False)) > 1
-    for sampler in (sample.ddim, sample.ddpm):
+    for sampler in (sample.ddim, sample.ddpm, sample.stochastic):
         assert all(state.x0.abs().max() <= 1 for state in sampler(tiny, z, 4, LABEL, clip=True))
 
 
@@ -339,9 +417,10 @@ def test_ddim_is_deterministic_and_leaves_the_random_state_alone(tiny):
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(g.get_state(), own)
 
 
-def test_ddpm_repeats_itself_from_the_same_seed_only(tiny):
+@pytest.mark.parametrize("sampler", [sample.ddpm, sample.stochastic])
+def test_a_random_sampler_repeats_itself_from_the_same_seed_only(tiny, sampler):
     z = torch.randn(2, 1, 28, 28)
-    draw = lambda seed: sample.last(sample.ddpm(tiny, z, 4, LABEL, generator=generator(seed)))
+    draw = lambda seed: sample.last(sampler(tiny, z, 4, LABEL, generator=generator(seed)))
     assert torch.equal(draw(1), draw(1)) and not torch.allclose(draw(1), draw(2), atol=1e-2)
 
 
@@ -381,7 +460,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.euler, sample.heun])
 @pytest.mark.parametrize("change, error, sentence", BAD, ids=lambda value: "")
 def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, error, sentence):
     denoiser = tiny_denoiser()
@@ -392,7 +471,7 @@ def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, erro
     assert denoiser.net.calls == 0 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.euler, sample.heun])
 def test_a_sampler_checks_labels_itself(sampler):
     """On a GPU a Denoiser does not look at the labels' values, since that would wait for the GPU at every step."""
     unchecked = SimpleNamespace(schedule=schedule.cosine(), n_classes=10)  # not callable: a network call would show

@@ -110,14 +110,24 @@ def test_each_form_of_a_prediction_gives_back_the_x_and_eps_that_made_x_t(schedu
     close(sch.score_from_eps(eps, sigma), score)
     close(sch.score_from_x(x_t, x, alpha, sigma), score)
     close(sch.x_from_score(x_t, score, alpha, sigma), x)
-    for kind, out in (("v", v), ("x", x), ("eps", eps)):
+    close(sch.x_from_both(x_t, x, eps, alpha, sigma), x)
+    for kind, out in (("v", v), ("x", x), ("eps", eps), ("both", torch.cat([x, eps], 1))):
         for found, expected in zip(predict(kind, out, x_t, alpha, sigma), (x, eps, v, score)):
             close(found, expected)
 
 
+def test_of_a_network_that_says_x_and_eps_x_is_heard_at_pure_noise_and_eps_near_the_data():
+    x_t, x, eps = torch.randn(3, 4, 1, 2, 2, dtype=torch.float64)
+    both = lambda t: predict("both", torch.cat([x, eps], 1), x_t, *COSINE.at(t, x_t))
+    assert torch.equal(both(1023).x, x) and torch.equal(both(1023).eps, x_t)
+    alpha, sigma = COSINE.at(0, x_t)  # σ = 0.0015
+    torch.testing.assert_close(both(0).x, sch.x_from_eps(x_t, eps, alpha, sigma), rtol=0, atol=1e-4)
+    torch.testing.assert_close(both(511).x, (x - eps) / 2 + math.sqrt(0.5) * x_t)  # by hand at α = σ = √½
+
+
 def test_a_prediction_of_an_unknown_kind_is_refused():
     one = torch.ones(1)
-    with pytest.raises(ValueError, match="predicts 'v', 'x' or 'eps'; got 'noise'"):
+    with pytest.raises(ValueError, match="predicts one of v, x, eps, both; got 'noise'"):
         predict("noise", one, one, one, one)
 
 

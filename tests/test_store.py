@@ -8,10 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from conftest import refused, tiny_denoiser
 from diffusers import DDIMScheduler, UNet2DModel
 from safetensors import SafetensorError
 
-from dmdkit import data, files, metrics, nets, sample, store
+from dmdkit import data, files, metrics, nets, sample, schedule, store
 from dmdkit.denoiser import Denoiser
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -36,18 +37,30 @@ def test_a_denoiser_comes_back_as_it_was(tiny, tmp_path):
            {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_what_is_saved_samples_the_same_images_in_plain_diffusers(tiny, tmp_path):
-    store.save(tiny, tmp_path / "one", {})
+def smallest() -> Denoiser:
+    """The least that can be called a U-Net, for 8 × 8 images: hundreds of steps are quick."""
+    torch.manual_seed(1)
+    net = UNet2DModel(sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8,), layers_per_block=1,
+                      down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4,
+                      add_attention=False, num_class_embeds=11)
+    return Denoiser(net, schedule.cosine(), "v", patch=2).eval()
+
+
+@pytest.mark.parametrize("made, n", [(tiny_denoiser, 16), *((smallest, 2**k) for k in range(10))])
+def test_what_is_saved_samples_the_same_images_in_plain_diffusers(made, n, tmp_path):
+    denoiser = made()
+    store.save(denoiser, tmp_path / "one", {})
     net, scheduler = (kind.from_pretrained(tmp_path / "one") for kind in (UNet2DModel, DDIMScheduler))
-    z, label = torch.randn(2, 1, 28, 28), torch.tensor([3, 8])
+    z, label = torch.randn(2, *denoiser.sample_shape), torch.tensor([3, 8])
     # what a reader of the card would write: patches of pixels enter as channels
-    x = F.pixel_unshuffle(z, 28 // net.config.sample_size)
-    scheduler.set_timesteps(16)
+    patch = z.shape[-1] // net.config.sample_size
+    x = F.pixel_unshuffle(z, patch)
+    scheduler.set_timesteps(n)
     with torch.no_grad():
         for t in scheduler.timesteps:
             x = scheduler.step(net(x, t, class_labels=label).sample, t, x).prev_sample
-    ours = sample.last(sample.ddim(store.load("one", root=tmp_path), z, 16, label))
-    torch.testing.assert_close(F.pixel_shuffle(x, 28 // net.config.sample_size), ours, rtol=1e-4, atol=1e-4)
+    ours = sample.last(sample.ddim(store.load("one", root=tmp_path), z, n, label))
+    torch.testing.assert_close(F.pixel_shuffle(x, patch), ours, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tiny, tmp_path):
@@ -128,6 +141,13 @@ def test_damaged_weights_are_named_with_both_checksums(tiny, tmp_path, spoil):
         store.load("one", root=tmp_path)
 
 
+def test_a_network_that_diffusers_could_not_sample_is_refused_and_leaves_nothing(tmp_path):
+    both = Denoiser(nets.unet("tiny", outputs=2), schedule.cosine(), "both", patch=4)
+    with refused(ValueError, "diffusers samples networks that predict v, eps, x, not 'both'"):
+        store.save(both, tmp_path / "one", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_network_preset_is_refused():
     with pytest.raises(ValueError, match="Unknown network preset 'huge'; there are .*mnist.*tiny"):
         nets.unet("huge")
@@ -192,7 +212,7 @@ def test_a_shipped_artefact_loads_and_its_card_is_complete(name):
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
     assert {"torch", "diffusers", "dmdkit"} <= set(card["versions"]) and card["wall_time_s"] > 0
     if isinstance(net, Denoiser):
-        floor = card["metrics"].get("floor", {})
+        floor = next((scores for key, scores in card["metrics"].items() if key.startswith("floor")), {})
         for key, scores in card["metrics"].items():
             assert scores["images"] > 0 and set(floor) <= set(scores), f"{name}: {key} lacks a metric or its count"
         assert {"frechet_distance", "accuracy", "coverage"} <= set(floor), f"the card of {name} lacks its floor"

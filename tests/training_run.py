@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from dmdkit import data, dmd, nets, schedule, train
+from dmdkit import data, dmd, nets, progressive, schedule, train
 from dmdkit.denoiser import Denoiser
 
 
@@ -55,7 +55,13 @@ def distilling(n_steps: int, batch_size: int, init_seed: int = 0) -> tuple[dict[
     return learners, dmd.dmd_step(*learners.values(), teacher, batch_size, updates=(1, 2), pairs=pairs)
 
 
-TRAININGS = {"denoiser": denoising, "dmd": distilling}
+def halving(n_steps: int, batch_size: int, init_seed: int = 0) -> tuple[dict[str, train.Learner], train.Step]:
+    """A student of four steps with the weights of ``init_seed``; its guided teacher is always the same."""
+    one, teacher = learner(n_steps, init_seed, ema=0.0), partial(denoiser(seed=7).eval(), guidance=0.5)
+    return {"net": one}, progressive.halving_step(one, teacher, images(), batch_size, 4)
+
+
+TRAININGS = {"denoiser": denoising, "dmd": distilling, "progressive": halving}
 
 
 def run(checkpoint: Path, n_steps: int, batch_size: int, save_every: int, resume: bool,

@@ -145,8 +145,9 @@ def _compared(want: Tensor, got) -> str:
 
 
 def _shapes(names: Sequence[str], case: tuple) -> str:
-    return ", ".join(f"{name} {tuple(a.shape)}" if isinstance(a, Tensor) else name if callable(a) else f"{name} = {a:g}"
-                     for name, a in zip(names, case))
+    shown = lambda a: repr(a) if isinstance(a, str) else f"{a:g}"
+    return ", ".join(f"{name} {tuple(a.shape)}" if isinstance(a, Tensor) else name if callable(a) else
+                     f"{name} = {shown(a)}" for name, a in zip(names, case))
 
 
 def _verdict(number: str, fault: str) -> None:
