@@ -138,7 +138,8 @@ def halve(teacher: Denoiser, images: Images | Points, accelerator: Accelerator, 
             the one that was stopped goes on where it was.
         options: what ``begin`` takes.
     What the caller leaves of a stage's records is run before the next one starts.
-    Raises ValueError for stages that do not halve, RuntimeError for a resume from nowhere, and what ``begin`` and ``train.train`` raise.
+    Raises ValueError for stages that do not halve, RuntimeError for a resume from nowhere, and what ``begin`` and
+    ``train.train`` raise.
     """
     if resume and checkpoints is None:
         raise RuntimeError("resume=True needs the folder of the checkpoints.")
