@@ -209,6 +209,16 @@ def test_the_lesson_of_the_student_runs_and_its_sliders_move(executed):
         drag_player(executed, player)
 
 
+@pytest.mark.parametrize("lesson", [NOTEBOOKS / "05_progressive_distillation.ipynb"], indirect=True, ids=["05"])
+def test_the_lesson_of_halvings_runs_and_its_sliders_move(executed):
+    player = executed.locator(".dmd-player").last
+    slider = player.locator("input[type=range]")
+    slider.press("Home")
+    first = picture(player)
+    slider.press("End")
+    assert picture(player) != first
+
+
 # The player without Jupyter and without a kernel.
 
 @pytest.fixture
