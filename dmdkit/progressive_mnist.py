@@ -2,8 +2,7 @@
 parameterisations and weightings.
 
     data/progressive-512 … progressive-1     the students, an artefact each; their figures are on their cards
-    data/progressive/runs.safetensors        samples of each of ``SETTINGS``
-                     runs.json               its card: every setting's figures, and those of the cheaper chain
+    data/progressive/runs.json               the figures of each of ``SETTINGS``, and those of the cheaper chain
 """
 import itertools
 import json
@@ -26,8 +25,7 @@ from .evaluation import Sampling
 STAGES = {512: 500, 256: 200, 128: 200, 64: 200, 32: 300, 16: 500, 8: 800, 4: 900, 2: 1000, 1: 1200}
 """Updates by the student's number of steps. The first learns the guidance too; the last few have the most to learn."""
 STEPS = tuple(STAGES)
-N_CURVE = 1000                    # images behind each point of the curve
-CHEAPER = 0.25                    # the share of the updates that the cheaper chain has (Appendix I)
+N_CURVE = 1000  # images behind each point of the curve
 
 
 def name_of(n_steps: int) -> str:
@@ -151,20 +149,13 @@ def clipped(T: int = 1024, log_snr: float = 20.0) -> schedule.Schedule:
     return schedule.Schedule("clipped", alpha, (1 - alpha**2).sqrt())
 
 
-def weighted_step(learner: train.Learner, images: data.Images, setting: Setting) -> train.Step:
-    """The step that trains an undistilled network: like ``train.denoiser_step``, but for the weighting of its loss."""
-    net = learner.net
+def weighted(weighting: str) -> Callable[..., Tensor]:
+    """A loss for ``train.denoiser_step``: the error of x, by one of ``progressive.WEIGHTINGS``."""
+    def loss(model, schedule, kind, x, eps, t, label):
+        said = model(schedule.noise(x, t, eps), t, label)
+        return progressive.weighted_loss(said.x, x, *schedule.at(t, x), weighting)
 
-    def step(g: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(images), (setting.batch_size,), generator=g)
-        eps = torch.randn(setting.batch_size, *net.sample_shape, generator=g)
-        t = train.stratified_times(setting.batch_size, net.schedule.T, g)
-        x, label = images.batch(index)
-        said = learner.model(net.schedule.noise(x, t, eps), t, label)
-        loss = progressive.weighted_loss(said.x, x, *net.schedule.at(t, x), setting.weighting).mean()
-        return {"loss": loss.detach(), "gradient norm": learner.update(loss)}
-
-    return step
+    return loss
 
 
 def run(setting: Setting, seed: int = 0, images: data.Images | None = None) -> tuple[Denoiser, list[float]]:
@@ -175,7 +166,9 @@ def run(setting: Setting, seed: int = 0, images: data.Images | None = None) -> t
     net = nets.unet("small", outputs=2 if setting.prediction == "both" else 1)
     learner = train.Learner(Denoiser(net, clipped(), setting.prediction, patch=2), accelerator, lr=setting.lr,
                             n_steps=setting.n_steps, betas=(0.9, 0.99), ema=0.99)
-    step, losses = weighted_step(learner, images or data.mnist(), setting), []
+    step = train.denoiser_step(learner, images or data.mnist(), setting.batch_size, label_dropout=0.0,
+                               loss=weighted(setting.weighting))
+    losses = []
     try:
         for record in train.train(step, {"net": learner}, n_steps=setting.n_steps, seed=seed):
             losses.append(record.values["loss"])
@@ -192,14 +185,13 @@ def measure(setting: Setting, score, seed: int = 0) -> dict:
         x, label = evaluation.draw(net, how, N_IMAGES, seed)
         finite = bool(torch.isfinite(x).all())
         found["scores"][how.sampler] = score(x, label) if finite else {"frechet_distance": float("nan")}
-        found[how.sampler] = data.to_uint8(x[:10]).squeeze(1)
     return found
 
 
 def build(root: Path = ROOT, seeds: int = SEEDS, cheaper: Path | None = RUNS / "cheaper") -> Path:
-    """Run all twelve settings and store samples and figures, with those of the cheaper chain (the cards in ``cheaper``,
-    see ``recipes.train_chain``); returns the file's path. Finished runs are kept in ``runs/progressive``."""
-    score, state, table = evaluation.scorer(), {}, {}
+    """Run all twelve settings and store their figures, with those of the cheaper chain (the cards in ``cheaper``, see
+    ``recipes.train_chain``); returns the file's path. Finished runs are kept in ``runs/progressive``."""
+    score, table = evaluation.scorer(), {}
     with tqdm(total=len(SETTINGS) * seeds, unit="run", desc="progressive") as bar:
         for name, setting in SETTINGS.items():
             done = []
@@ -211,17 +203,15 @@ def build(root: Path = ROOT, seeds: int = SEEDS, cheaper: Path | None = RUNS / "
                     files.save_state(kept, found | {"seconds": time.perf_counter() - begun})
                 done.append(files.load_state(kept))
                 bar.update()
-            state[name] = {how.sampler: done[0][how.sampler] for how in SAMPLINGS} | {"loss": done[0]["loss"]}
             table[name] = {"setting": asdict(setting), "seconds": [round(one["seconds"]) for one in done]} | {
                 how.sampler: {metric: [round(one["scores"][how.sampler][metric], 4) for one in done]
                               for metric in done[0]["scores"][how.sampler] if metric != "images"} for how in SAMPLINGS}
-    path = Path(root) / "progressive" / "runs.safetensors"
-    files.save_state(path, state)
-    files.write_json(path.with_suffix(".json"), {
+    path = Path(root) / "progressive" / "runs.json"
+    files.write_json(path, {
         "name": "progressive", "what": "Network outputs and loss weightings compared, and a chain of fewer updates.",
         "images": N_IMAGES, "floor": evaluation.floor(score, N_IMAGES), "figures": table,
         "cheaper": cheaper_chain(cheaper) if cheaper else {}, "device": f"CPU, {torch.get_num_threads()} threads",
-        "versions": files.versions("accelerate"), "sha256": files.sha256(path)})
+        "versions": files.versions("accelerate")})
     return path
 
 
@@ -233,5 +223,9 @@ def cheaper_chain(root: Path) -> dict:
 
 
 def card(root: Path = ROOT) -> dict:
-    """The card of the ablation and the cheaper chain."""
-    return json.loads((Path(root) / "progressive" / "runs.json").read_text())
+    """The figures of the ablation and of the cheaper chain. Raises RuntimeError if they are missing."""
+    path = Path(root) / "progressive" / "runs.json"
+    if not path.exists():
+        raise RuntimeError(f"{path} is missing. Restore it with `git checkout {path.name}`, or compute it again: "
+                           "`python -m dmdkit progressive` (half an hour on two CPU cores).")
+    return json.loads(path.read_text())

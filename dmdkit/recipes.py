@@ -184,7 +184,7 @@ def _claim(work: Path, run: dict, resume: bool, accelerator: Accelerator) -> Non
 
 def train_chain(out: Path = RUNS, resume: bool = False, cpu: bool = False, share: float = 1.0) -> list[Path]:
     """Train all stages of progressive distillation, each by its recipe from the one before it, into ``out``; returns
-    their folders. ``share``: of each stage's updates (the cheaper chain has ``progressive_mnist.CHEAPER``). With
+    their folders. ``share``: of each stage's updates (lesson 05's cheaper chain has a quarter). With
     ``resume`` stages that are done are left as they are, and the one that was stopped goes on.
 
     Raises ValueError for a share that is not positive, and what ``train_artefact`` raises."""

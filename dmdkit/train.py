@@ -245,10 +245,12 @@ def denoising_loss(model: Callable, schedule: Schedule, kind: str, x: Tensor, ep
     return (getattr(prediction, kind) - target).square().flatten(1).mean(1)
 
 
-def denoiser_step(learner: Learner, images: Images | Points, batch_size: int, label_dropout: float = 0.1) -> Step:
+def denoiser_step(learner: Learner, images: Images | Points, batch_size: int, label_dropout: float = 0.1,
+                  loss: Callable[..., Tensor] = denoising_loss) -> Step:
     """The step that trains ``learner.net``, a Denoiser, on ``images`` with global batches of ``batch_size``.
 
-    The batch is shared among the processes by ``Learner.share``, which see for its error.
+    loss: called like ``denoising_loss``, one value a sample. The batch is shared among the processes by
+    ``Learner.share``, which see for its error.
     """
     denoiser, images = learner.net, images.to(learner.accelerator.device)
     mine = learner.share(batch_size)
@@ -260,9 +262,8 @@ def denoiser_step(learner: Learner, images: Images | Points, batch_size: int, la
         t = stratified_times(batch_size, denoiser.schedule.T, generator)
         label = drop_labels(images.labels[index], denoiser.n_classes, label_dropout, generator)
         x, _ = images.batch(index[mine])
-        loss = denoising_loss(learner.model, denoiser.schedule, denoiser.prediction, x, eps[mine], t[mine],
-                              label[mine]).mean()
-        norm = learner.update(loss)
-        return {"loss": learner.accelerator.reduce(loss.detach(), "mean"), "gradient norm": norm}
+        value = loss(learner.model, denoiser.schedule, denoiser.prediction, x, eps[mine], t[mine], label[mine]).mean()
+        norm = learner.update(value)
+        return {"loss": learner.accelerator.reduce(value.detach(), "mean"), "gradient norm": norm}
 
     return step
