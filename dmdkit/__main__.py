@@ -9,6 +9,7 @@
     python -m dmdkit pairs [--pairs 12800] [--out runs/pairs-teacher]
     python -m dmdkit dmd-2d
     python -m dmdkit dmd-mnist [--student runs/student-dmd.training]
+    python -m dmdkit dmd2-mnist [--student runs/student-dmd2.training]
     python -m dmdkit chain [--share 0.25] [--resume] [--out runs] [--cpu]
     python -m dmdkit curve [--images 1000] [--save] [--cpu]
     python -m dmdkit progressive [--cheaper runs/cheaper]
@@ -19,7 +20,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import data, dmd_2d, dmd_mnist, evaluation, explorer, progressive_mnist, recipes, store, train
+from . import data, dmd2_mnist, dmd_2d, dmd_mnist, evaluation, explorer, progressive_mnist, recipes, store, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("evaluate", "benchmark", "speed"):
             command.add_argument("--save", action="store_true", help="write the figures onto the card")
     commands.add_parser("dmd-2d", help="run the experiments in two dimensions of lesson 03")
-    commands.add_parser("dmd-mnist", help="run the ablations of lesson 04").add_argument(
-        "--student", type=Path, help="the folder of the full training, whose pictures are stored with them")
+    for command, lesson in (("dmd-mnist", "04"), ("dmd2-mnist", "06")):
+        commands.add_parser(command, help=f"run the ablations of lesson {lesson}").add_argument(
+            "--student", type=Path, help="the folder of the full training, whose pictures are stored with them")
     pairs = commands.add_parser("pairs", help="make noise–image pairs of the teacher")
     pairs.add_argument("--pairs", type=int, default=12_800)
     pairs.add_argument("--out", type=Path, default=recipes.RUNS / "pairs-teacher", help="folder for the shards")
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
         command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
-    evaluate.add_argument("--sampler", choices=("ddim", "ddpm"), help="measure one setting, not all of the recipe's")
+    evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "multistep"), help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     return parser
@@ -99,8 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "pairs":
         made = dmd_mnist.make_pairs("teacher", arguments.pairs, arguments.out)
         print(f"{len(made.z)} pairs are in {arguments.out}.")
-    elif arguments.command == "dmd-mnist":
-        print(f"Written to {dmd_mnist.build(student=arguments.student)}.")
+    elif arguments.command in ("dmd-mnist", "dmd2-mnist"):
+        module = {"dmd-mnist": dmd_mnist, "dmd2-mnist": dmd2_mnist}[arguments.command]
+        print(f"Written to {module.build(student=arguments.student)}.")
     elif arguments.command == "explorer":
         one_step = isinstance(recipes.recipe(arguments.name), recipes.Distillation)
         how = dict(samplers=("DDIM",), guidances=(0.0,), steps=(1,)) if one_step else {}

@@ -104,8 +104,20 @@ class Denoiser(nn.Module):
     def _net(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
         if x_t.ndim != 4:
             return self.net(x_t, t, class_labels=label).sample.to(x_t.dtype)
-        x = F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
-        return F.pixel_shuffle(self.net(x, t, class_labels=label).sample.to(x_t.dtype), self.patch)
+        return F.pixel_shuffle(self.net(self._cut(x_t), t, class_labels=label).sample.to(x_t.dtype), self.patch)
+
+    def _cut(self, x_t: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
+
+    def bottleneck(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """What a UNet2DModel has made of x_t (B, C, H, W) halfway, after its middle block: features (B, C', h, w). t, label:
+        (B,). Its way up, the dearer half, is left out."""
+        net = self.net
+        embedding = net.time_embedding(net.time_proj(t).to(x_t.dtype)) + net.class_embedding(label)
+        h = net.conv_in(self._cut(x_t))
+        for block in net.down_blocks:
+            h, _ = block(h, embedding)
+        return net.mid_block(h, embedding)
 
     def copy(self) -> "Denoiser":
         """Another Denoiser of the same weights, ready to be trained: what every distillation starts from."""

@@ -4,6 +4,7 @@ One code serves points of the plane and images. Everything is written in x-predi
 s_fake − s_real = α (μ_fake − μ_real)/σ²: the difference of two denoised means *is* a difference of scores.
 """
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,21 @@ from .pairs import Pairs
 from .train import Learner, Step, denoising_loss
 
 WEIGHTINGS = ("released", "paper", "kl", "none")
+
+Inputs = Callable[[Tensor, Tensor | None, torch.Generator], tuple[Tensor, int | Tensor, Tensor | None]]
+"""(z, label, g) → what the generator is called with: a state x_t, its t and its label."""
+
+
+class Adversary(Protocol):
+    """Two more losses, scalars, of samples x (B, …) with their labels; all randomness is drawn from g."""
+    generator_weight: float
+    critic_weight: float
+
+    def generator_loss(self, x: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
+        """Differentiated with respect to x; it must leave no gradient anywhere else."""
+
+    def critic_loss(self, x: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
+        """Added to the fake score's loss."""
 
 
 def matching_gradient(x: Tensor, mu_real: Tensor, mu_fake: Tensor, alpha: Tensor, sigma: Tensor,
@@ -45,8 +61,9 @@ def matching_loss(x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _watch(x: Tensor, name: str, values: dict[str, Tensor]) -> Tensor:
-    """Note under ``name``, when the loss is differentiated, how hard it pulls at an image: the norm of B dL/dx_i,
-    the mean over the batch. Returns x."""
+    """Note under ``name``, when the loss is differentiated, how hard what is made of the x returned here pulls at an
+    image: the norm of B dL/dx_i, the mean over the batch."""
+    x = x.view_as(x)  # other terms may use x itself, and have their own notes
     x.register_hook(lambda gradient: values.__setitem__(name, gradient.flatten(1).norm(dim=1).sum()))
     return x
 
@@ -59,7 +76,8 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
 def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Prediction], batch_size: int, *,
              updates: tuple[int, int] = (1, 1), t_range: tuple[float, float] = (0.02, 0.98),
              weighting: str = "released", matching: bool = True, pairs: Pairs | None = None,
-             regression_weight: float = 0.25, distance: Callable[[Tensor, Tensor], Tensor] = squared_distance) -> Step:
+             regression_weight: float = 0.25, distance: Callable[[Tensor, Tensor], Tensor] = squared_distance,
+             inputs: Inputs | None = None, adversary: Adversary | None = None) -> Step:
     """The step of DMD's Algorithm 1: some updates of the generator, then some of the fake score.
 
     It returns the last update's losses, and "… gradient" for each of the generator's: the length of its gradient at an
@@ -74,6 +92,8 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         t_range: noise levels of the matching term, as shares of T. The fake score is trained at all of them.
         matching: False leaves the matching term out, so that only the regression is left.
         pairs: with them, ``regression_weight`` times ``distance(G(z), x)`` is added (eq. 9); one value a sample.
+        inputs: what the generator is called with, in place of noise at T−1; and
+        adversary: two more losses, one for each network. Both are DMD2's (``dmd2.dmd2_step``).
     Raises ValueError for a range, a weighting or a batch size that makes no sense, or if no term is left.
     """
     denoiser, n_generator, n_fake = generator.net, *updates
@@ -84,7 +104,7 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         raise ValueError(f"updates must be at least one of the generator and none of the fake; got {updates}.")
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}.")
-    if not (matching or pairs):
+    if not (matching or pairs or adversary):
         raise ValueError("Without the matching term and without pairs the generator has nothing to learn from.")
     mine = generator.share(batch_size)
     pairs = pairs and pairs.to(generator.accelerator.device)
@@ -100,12 +120,11 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         return torch.randint(round(low * schedule.T), round(high * schedule.T), (batch_size,), generator=g,
                              device=g.device)[mine]
 
-    def samples(z: Tensor, label: Tensor | None) -> Tensor:
-        return generator.model(z, schedule.T - 1, label).x
+    def samples(z: Tensor, label: Tensor | None, g: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        x_t, t, label = inputs(z, label, g) if inputs else (z, schedule.T - 1, label)
+        return generator.model(x_t, t, label).x, label
 
-    def matching_term(g: torch.Generator, values: dict[str, Tensor]) -> Tensor:
-        (z, eps, label), t = draw(g), times(g, low, high)
-        x = _watch(samples(z, label), "matching gradient", values)
+    def matching_term(x: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         with torch.no_grad():
             x_t = schedule.noise(x, t, eps)
             mu_real = real(x_t, t, label).x
@@ -116,27 +135,36 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
     def regression_term(g: torch.Generator, values: dict[str, Tensor]) -> Tensor:
         index = torch.randint(len(pairs.z), (batch_size,), generator=g, device=g.device)[mine]
         z, y, label = pairs.batch(index)
-        return distance(_watch(samples(z, label), "regression gradient", values), y).mean()
+        x = generator.model(z, schedule.T - 1, label).x
+        return distance(_watch(x, "regression gradient", values), y).mean()
 
     def update_generator(g: torch.Generator) -> dict[str, Tensor]:
-        values, loss = {}, 0.0
+        values, terms = {}, {}
+        if matching or adversary:
+            (z, eps, label), t = draw(g), times(g, low, high)
+            x, label = samples(z, label, g)
         if matching:
-            loss = matching_term(g, values)
-            values["matching"] = loss.detach()
+            terms["matching"] = 1, matching_term(_watch(x, "matching gradient", values), eps, t, label)
         if pairs:
-            regression = regression_term(g, values)
-            loss = loss + regression_weight * regression
-            values["regression"] = regression.detach()
-        generator.update(loss)
-        return values
+            terms["regression"] = regression_weight, regression_term(g, values)
+        if adversary:
+            x = _watch(x, "gan gradient", values)
+            terms["gan"] = adversary.generator_weight, adversary.generator_loss(x, label, g)
+        return values | down(generator, terms)
 
     def update_fake(g: torch.Generator) -> dict[str, Tensor]:
         (z, eps, label), t = draw(g), times(g, 0, 1)
         with torch.no_grad():  # the fake score describes the samples, it must not move them
-            x = samples(z, label)
-        loss = denoising_loss(fake.model, schedule, fake.net.prediction, x, eps, t, label).mean()
-        fake.update(loss)
-        return {"fake": loss.detach()}
+            x, label = samples(z, label, g)
+        terms = {"fake": (1, denoising_loss(fake.model, schedule, fake.net.prediction, x, eps, t, label).mean())}
+        if adversary:
+            terms["critic"] = adversary.critic_weight, adversary.critic_loss(x, label, g)
+        return down(fake, terms)
+
+    def down(learner: Learner, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+        """Update down the weighted sum of the terms; the terms themselves are what is logged."""
+        learner.update(sum(weight * loss for weight, loss in terms.values()))
+        return {name: loss.detach() for name, (_, loss) in terms.items()}
 
     def step(g: torch.Generator) -> dict[str, Tensor]:
         values = {}

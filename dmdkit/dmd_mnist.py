@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import dmd, evaluation, files, metrics, pairs, perceptual, store, train, widgets
-from .data import ROOT, RUNS, to_uint8
+from . import dmd, dmd2, evaluation, files, metrics, pairs, perceptual, store, train, widgets
+from .data import ROOT, RUNS, mnist, to_uint8
 from .denoiser import Denoiser, Prediction
 
 GUIDANCE = 0.25           # of the real score and of the pairs; the teacher's figures at 400 steps are at the same
@@ -49,6 +49,87 @@ class Setting:
     batch_size: int = 64
     n_steps: int = 1500
 
+    @property
+    def sampling(self) -> evaluation.Sampling:
+        """How the student is used."""
+        return evaluation.Sampling("ddim", 1)
+
+    @property
+    def has_fake(self) -> bool:
+        return self.fake and self.matching
+
+    def prepare(self, accelerator: Accelerator, teacher: Denoiser | None = None,
+                given: pairs.Pairs | None = None) -> train.Training:
+        """Set the distillation up: the learners "generator" and "fake" (where there is a fake score) start as copies of
+        the teacher, which is what is frozen.
+
+        teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
+        taken from where they lie or made. Raises what those raise.
+        """
+        teacher = teacher or load_teacher(self.teacher, accelerator.device)
+        if self.n_pairs and given is None:
+            with accelerator.main_process_first():
+                given = find_pairs(teacher, self)
+        learner = lambda net, lr, updates, ema: train.Learner(net, accelerator, lr=lr, ema=ema,
+                                                              n_steps=self.n_steps * max(updates, 1))
+        learners = {"generator": learner(teacher.copy(), self.lr, self.updates[0], self.ema)}
+        if self.has_fake:
+            learners["fake"] = learner(self.fake_score(teacher), self.fake_lr, self.updates[1], 0.0)
+        real, judge = partial(teacher, guidance=self.guidance), store.load("judge", accelerator.device)
+        fake = learners["fake"].net if self.has_fake else None
+        return train.Training(
+            learners, self.step(learners, real, given),
+            lambda: look(learners["generator"].net, fake, real, judge, how=self.sampling), (teacher,))
+
+    def fake_score(self, teacher: Denoiser) -> Denoiser:
+        return teacher.copy()
+
+    def step(self, learners: dict[str, train.Learner], real: Callable[..., Prediction],
+             given: pairs.Pairs | None) -> train.Step:
+        device = learners["generator"].accelerator.device
+        return dmd.dmd_step(
+            learners["generator"], learners.get("fake"), real, self.batch_size, updates=self.updates,
+            t_range=self.t_range, weighting=self.weighting, matching=self.matching,
+            pairs=given if self.n_pairs else None, regression_weight=self.regression_weight,
+            distance=_distance(self, device))
+
+    def evaluations(self, made: train.Training) -> Callable[[], None]:
+        """A step's network evaluations and nothing else, as a function to be timed: each forward, and each backward
+        from the mean square of what comes out."""
+        generator, fake = made.learners["generator"], made.learners.get("fake")
+        accelerator, T = generator.accelerator, generator.net.schedule.T
+        z = torch.randn(self.batch_size // accelerator.num_processes, *generator.net.sample_shape,
+                        device=accelerator.device)
+        t = torch.randint(T, (len(z),), device=z.device)
+        label = t % generator.net.n_classes
+        distance = _distance(self, z.device)
+
+        def backward(learner: train.Learner, value: Tensor) -> None:
+            accelerator.backward(value.square().mean())
+            learner.optimizer.zero_grad()
+
+        def evaluate() -> None:
+            for _ in range(self.updates[0]):
+                if self.matching:
+                    backward(generator, generator.model(z, T - 1, label).x)
+                    with torch.no_grad():
+                        made.frozen[0](z, t, label, self.guidance)
+                        if fake:
+                            fake.model(z, t, label)
+                if self.n_pairs:
+                    backward(generator, distance(generator.model(z, T - 1, label).x, z))
+            for _ in range(self.updates[1] if fake else 0):
+                with torch.no_grad():
+                    x = generator.model(z, T - 1, label).x
+                backward(fake, fake.model(x, t, label).v)
+
+        return evaluate
+
+
+def _distance(setting: Setting, device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The setting's distance; without pairs, where none is used, the plain one, so that none is announced."""
+    return perceptual.distance(setting.distance, device=device) if setting.n_pairs else dmd.squared_distance
+
 
 def _settings() -> dict[str, Setting]:
     full = Setting(**SMALL)
@@ -77,91 +158,38 @@ class Look(NamedTuple):
     noised: Tensor      # (4, 28, 28) uint8, samples noised to t = T/2
     real: Tensor        # (4, 28, 28) uint8, what the real score predicts of them
     fake: Tensor        # (4, 28, 28) uint8, what the fake score predicts; without one the samples themselves
+    critic: Tensor = torch.zeros(2, 0)  # (2, N) its probability of "real" for N noised test images, and for the samples
 
 
 @torch.no_grad()
 def look(generator: Denoiser, fake: Denoiser | None, real: Callable[..., Prediction], judge: nn.Module,
-         n: int = 200, seed: int = 0) -> Look:
-    """Look at n samples of always the same noise, and at what both scores say of the same noised samples."""
+         n: int = 200, seed: int = 0, how: evaluation.Sampling = evaluation.Sampling("ddim", 1)) -> Look:
+    """Look at n samples of always the same noise, and at what both scores, and the critic if there is one, say of the
+    same noised samples. how: the way the student draws."""
     device, was_training = next(generator.parameters()).device, generator.training
     g = torch.Generator().manual_seed(seed)
     z, eps = torch.randn(n, *generator.sample_shape, generator=g), torch.randn(4, *generator.sample_shape, generator=g)
     label = torch.arange(n, device=device) % generator.n_classes
     generator.eval()
-    x = generator.generate(z.to(device), label)
+    x = how.images(generator, z.to(device), label, torch.Generator(device).manual_seed(seed))
     generator.train(was_training)
     t = generator.schedule.T // 2
     x_t = generator.schedule.noise(x[:4], t, eps.to(device))
     mu_real = real(x_t, t, label[:4]).x
     mu_fake = fake(x_t, t, label[:4]).x if fake else x[:4]
     samples, *seen = (to_uint8(images).squeeze(1).cpu() for images in (x[:20], x_t, mu_real, mu_fake))
-    return Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10), *seen)
+    found = Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10), *seen)
+    return found._replace(critic=_verdicts(fake, x, label, g)) if isinstance(fake, dmd2.Critic) else found
 
 
-def prepare(setting: Setting, accelerator: Accelerator, teacher: Denoiser | None = None,
-            given: pairs.Pairs | None = None) -> train.Training:
-    """Set a distillation up: the learners "generator" and "fake" (without a fake score the first alone) start as copies
-    of the teacher, which is what is frozen.
-
-    teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
-    taken from where they lie or made. Raises what those raise.
-    """
-    teacher = teacher or load_teacher(setting.teacher, accelerator.device)
-    if setting.n_pairs and given is None:
-        with accelerator.main_process_first():
-            given = find_pairs(teacher, setting)
-    learner = lambda lr, updates, ema: train.Learner(teacher.copy(), accelerator, lr=lr, ema=ema,
-                                                     n_steps=setting.n_steps * max(updates, 1))
-    learners = {"generator": learner(setting.lr, setting.updates[0], setting.ema)}
-    if setting.fake and setting.matching:
-        learners["fake"] = learner(setting.fake_lr, setting.updates[1], 0.0)
-    real = partial(teacher, guidance=setting.guidance)
-    step = dmd.dmd_step(
-        learners["generator"], learners.get("fake"), real, setting.batch_size, updates=setting.updates,
-        t_range=setting.t_range, weighting=setting.weighting, matching=setting.matching,
-        pairs=given if setting.n_pairs else None, regression_weight=setting.regression_weight,
-        distance=_distance(setting, accelerator.device))
-    judge = store.load("judge", accelerator.device)
-    fake = learners["fake"].net if "fake" in learners else None
-    return train.Training(learners, step, lambda: look(learners["generator"].net, fake, real, judge), (teacher,))
-
-
-def _distance(setting: Setting, device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The setting's distance; without pairs, where none is used, the plain one, so that none is announced."""
-    return perceptual.distance(setting.distance, device=device) if setting.n_pairs else dmd.squared_distance
-
-
-def evaluations(setting: Setting, made: train.Training) -> Callable[[], None]:
-    """A step's network evaluations and nothing else, as a function to be timed: each forward, and each backward from
-    the mean square of what comes out."""
-    generator, fake = made.learners["generator"], made.learners.get("fake")
-    accelerator, T = generator.accelerator, generator.net.schedule.T
-    z = torch.randn(setting.batch_size // accelerator.num_processes, *generator.net.sample_shape,
-                    device=accelerator.device)
-    t = torch.randint(T, (len(z),), device=z.device)
-    label = t % generator.net.n_classes
-    distance = _distance(setting, z.device)
-
-    def backward(learner: train.Learner, value: Tensor) -> None:
-        accelerator.backward(value.square().mean())
-        learner.optimizer.zero_grad()
-
-    def evaluate() -> None:
-        for _ in range(setting.updates[0]):
-            if setting.matching:
-                backward(generator, generator.model(z, T - 1, label).x)
-                with torch.no_grad():
-                    made.frozen[0](z, t, label, setting.guidance)
-                    if fake:
-                        fake.model(z, t, label)
-            if setting.n_pairs:
-                backward(generator, distance(generator.model(z, T - 1, label).x, z))
-        for _ in range(setting.updates[1] if fake else 0):
-            with torch.no_grad():
-                x = generator.model(z, T - 1, label).x
-            backward(fake, fake.model(x, t, label).v)
-
-    return evaluate
+def _verdicts(critic: dmd2.Critic, x: Tensor, label: Tensor, g: torch.Generator) -> Tensor:
+    """The critic's probability of "real" for as many test images as samples x, and for these, noised to all levels."""
+    real, real_label = mnist(train=False).batch(torch.arange(len(x)))
+    t = torch.arange(len(x), device=x.device) * critic.schedule.T // len(x)
+    eps = torch.randn(x.shape, generator=g).to(x.device)
+    sides = (real.to(x.device), real_label.to(x.device)), (x, label)
+    return torch.stack([critic(critic.schedule.noise(one, t, eps), t, its, judge=True).sigmoid().cpu()
+                        for one, its in sides])
 
 
 def load_teacher(name: str, device="cpu") -> Denoiser:
@@ -199,9 +227,9 @@ def make_pairs(name: str, n: int, folder: Path, teacher: Denoiser | None = None)
 def run(setting: Setting, seed: int = 0, n_frames: int = 7, accelerator: Accelerator | None = None,
         **given) -> Iterator[tuple[int, train.Training, dict[str, list[float]]]]:
     """Run a setting, yielding at ``train.milestones``: the steps so far, the distillation, and by name every step's
-    values. given: what ``prepare`` takes."""
+    values. given: what ``Setting.prepare`` takes."""
     torch.manual_seed(seed)
-    made, values = prepare(setting, accelerator or train.accelerator(), **given), {}
+    made, values = setting.prepare(accelerator or train.accelerator(), **given), {}
     yield 0, made, values
     for record in train.train(made.step, made.learners, n_steps=setting.n_steps, seed=seed):
         for name, value in record.values.items():
@@ -217,29 +245,33 @@ def measure(setting: Setting, score: metrics.Scorer, seed: int = 0, n_images: in
         steps.append(step)
         looks.append(made.look())
     generator = made.learners["generator"]
-    images, labels = evaluation.draw(generator.averaged(), evaluation.Sampling("ddim", 1), n_images)
+    images, labels = evaluation.draw(generator.averaged(), setting.sampling, n_images)
     return {"steps": torch.tensor(steps), "scores": score(images, labels),
             "looks": {name: torch.stack(values) for name, values in zip(Look._fields, zip(*looks))}}
 
 
-def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS, student: Path | None = None) -> Path:
-    """Run the ablations (all by default), ``seeds`` times each, and store what ``measure`` keeps, with a card; returns
-    the file's path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them.
+def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[str, int] = SEEDS,
+          student: Path | None = None, lesson: str = "dmd-mnist", settings: dict[str, Setting] = SETTINGS) -> Path:
+    """Run the ablations of a lesson (all by default) and store what ``measure`` keeps, with a card; returns the file's
+    path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them.
 
+    seeds: how many runs of each, or of those named, where the rest has one.
     student: the folder of the full training (``runs/student-dmd.training``), whose looks are stored with them.
+    lesson, settings: the folder's name, and its settings by name.
     Raises ValueError for an unknown name, RuntimeError for a teacher, trunk or folder that is not there.
     """
-    chosen = {name: setting_of(name) for name in names or SETTINGS}
-    extra = {"student-dmd": recorded(student)} if student else {}
+    chosen = {name: setting_of(name, settings) for name in names or settings}
+    extra = {Path(student).stem: recorded(student)} if student else {}
     for setting in chosen.values():  # what is missing is missed now, and not after an hour
         load_teacher(setting.teacher)
         perceptual.distance(setting.distance)
     score, state, table = evaluation.scorer(), {}, {}
     base = evaluation.floor(score, N_IMAGES)
-    with tqdm(total=len(chosen) * seeds, unit="run", desc="dmd-mnist") as bar:
+    times = {name: seeds.get(name, 1) if isinstance(seeds, dict) else seeds for name in chosen}
+    with tqdm(total=sum(times.values()), unit="run", desc=lesson) as bar:
         for name, setting in chosen.items():
             done = []
-            for seed in range(seeds):
+            for seed in range(times[name]):
                 sha256 = origin(setting.teacher)["teacher_sha256"]  # another teacher, another run
                 key = hashlib.sha256(repr((setting, seed, sha256)).encode()).hexdigest()[:12]
                 kept = RUNS / "dmd-mnist" / f"{key}.safetensors"
@@ -249,9 +281,9 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int = SEEDS,
                 done.append(files.load_state(kept))
                 bar.update()
             state[name], table[name] = _first(done), _table(done, setting)
-    path = Path(root) / "dmd-mnist" / "runs.safetensors"
+    path = Path(root) / lesson / "runs.safetensors"
     files.save_state(path, state | extra)
-    card = {"name": "dmd-mnist", "what": "DMD on MNIST: what was seen over training, and every ablation's figures.",
+    card = {"name": lesson, "what": "Distillations of the teacher: what was seen over training, and their figures.",
             "images": N_IMAGES, "floor": base, "figures": table, "device": f"CPU, {torch.get_num_threads()} threads",
             "versions": files.versions("accelerate", "lpips"), "sha256": files.sha256(path)}
     files.write_json(path.with_suffix(".json"), card)
@@ -284,35 +316,39 @@ def recorded(work: Path) -> dict:
             "log": {name: torch.tensor([entry[name] for entry in entries]) for name in entries[0] if name != "step"}}
 
 
-def setting_of(name: str) -> Setting:
+def setting_of(name: str, settings: dict[str, Setting] = SETTINGS) -> Setting:
     """The setting of that name. Raises ValueError for one that there is not."""
-    if name not in SETTINGS:
-        raise ValueError(f"There is no setting {name!r}; there are {', '.join(SETTINGS)}.")
-    return SETTINGS[name]
+    if name not in settings:
+        raise ValueError(f"There is no setting {name!r}; there are {', '.join(settings)}.")
+    return settings[name]
 
 
-def load(root: Path = ROOT) -> dict[str, dict]:
+def load(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict[str, dict]:
     """The shipped runs by setting: "steps" (F,), "looks" (``Look``'s entries, each (F, …)) and "brightness" (seeds, F);
     the full training, "student-dmd", has a "log" in place of the last. Raises RuntimeError if the file is missing or
     damaged."""
-    path = Path(root) / "dmd-mnist" / "runs.safetensors"
+    path = Path(root) / lesson / "runs.safetensors"
     if not path.exists():
         raise RuntimeError(f"{path} is missing. Restore it with `git checkout {path.name}`, or compute it again: "
-                           "`python -m dmdkit dmd-mnist` (about an hour on two CPU cores).")
+                           f"`python -m dmdkit {lesson}` (about an hour on two CPU cores).")
     return files.load_state(path)
 
 
-def card(root: Path = ROOT) -> dict:
+def card(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict:
     """The card of the shipped runs."""
-    return json.loads((Path(root) / "dmd-mnist" / "runs.json").read_text())
+    return json.loads((Path(root) / lesson / "runs.json").read_text())
 
 
-def player(runs: dict[str, dict], names: list[str], title: str = "") -> widgets.Bundle:
+def player(runs: dict[str, dict], names: list[str], title: str = "", slider: str = "update") -> widgets.Bundle:
     """Ten samples of each of the settings ``names`` over training, always of the same noise: buttons for the setting, a
-    slider over the generator's updates (which the settings must have in common)."""
+    slider over the generator's updates (which the settings must have in common), or with slider="setting" the other
+    way round."""
     steps = runs[names[0]]["steps"].tolist()
     samples = torch.stack([runs[name]["looks"]["samples"][:, :10] for name in names])  # (R, F, 10, 28, 28)
     samples = 255 - samples // 17 * 17  # dark ink, in 16 shades: half the size
     frames = torch.stack([torch.stack([widgets.grid(frame.unflatten(0, (2, 5))) for frame in run]) for run in samples])
     axes = {"setting": names, "update": [str(step) for step in steps]}
+    if slider == "setting":
+        return widgets.player(frames.transpose(0, 1), {"update": axes["update"], "setting": names}, title=title,
+                              rows="update", start={"update": axes["update"][-1]})
     return widgets.player(frames, axes, title=title, rows="setting" if len(names) > 1 else "update")

@@ -25,6 +25,14 @@ class Sampling:
     def key(self) -> str:
         return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}"
 
+    def states(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None):
+        """Every state of the sampler, from noise z."""
+        return getattr(sample, self.sampler)(denoiser, z, self.n_steps, label, self.guidance, generator)
+
+    def images(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The images from noise z, in [−1, 1]."""
+        return sample.last(self.states(denoiser, z, label, generator)).clamp(-1, 1)
+
 
 def suffix(n: int) -> str:
     """What a figure's name on a card ends in: figures of different counts do not compare."""
@@ -52,8 +60,7 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
                 continue
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + i)
             z = torch.randn(len(label), *denoiser.sample_shape, generator=generator, device=device)
-            sampler = getattr(sample, how.sampler)
-            for state in sampler(denoiser, z, how.n_steps, label.to(device), how.guidance, generator):
+            for state in how.states(denoiser, z, label.to(device), generator):
                 bar.update()
             images.append((i, state.x.clamp(-1, 1).cpu()))
             if kept:

@@ -34,6 +34,19 @@ def unet(preset: str = "mnist", n_classes: int = 10, outputs: int = 1) -> UNet2D
                        resnet_time_scale_shift="scale_shift")
 
 
+class CriticHead(nn.Module):
+    """Features of a U-Net's bottleneck → one logit: two convolutions, the second as wide as what is left. It sees where
+    a feature is: with the mean over the image instead it would not."""
+
+    def __init__(self, channels: int, size: int):
+        super().__init__()
+        self.body = nn.Sequential(_conv(channels, channels, 2), nn.Conv2d(channels, 1, math.ceil(size / 2)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels, size, size) → logits (B,), positive for "real"."""
+        return self.body(features).flatten()
+
+
 class PointNet(ModelMixin, ConfigMixin):
     """A network for points of the plane, called like a UNet2DModel: the point and an embedding of t pass through
     layers of smooth units. Labels are taken and not used.

@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import data, dmd_mnist, files, metrics, nets, progressive_mnist, sample, schedule, store, train
+from . import data, dmd2_mnist, dmd_mnist, files, metrics, nets, progressive_mnist, sample, schedule, store, train
 from .classify import classifier_step
 from .data import RUNS
 from .denoiser import Denoiser
@@ -78,13 +78,13 @@ class Distillation:
         return asdict(self.setting)
 
     def prepare(self, accelerator: Accelerator, n_steps: int, out: Path = RUNS) -> train.Training:
-        return dmd_mnist.prepare(replace(self.setting, n_steps=n_steps), accelerator)
+        return replace(self.setting, n_steps=n_steps).prepare(accelerator)
 
     def origin(self, out: Path = RUNS) -> dict[str, str]:
         return dmd_mnist.origin(self.setting.teacher)
 
     def evaluations(self, made: train.Training) -> Callable[[], None]:
-        return dmd_mnist.evaluations(self.setting, made)
+        return self.setting.evaluations(made)
 
 
 def make_teacher(preset: str = "mnist") -> Denoiser:
@@ -115,6 +115,12 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "student-regression": Distillation(
         "What student-dmd is without its matching term: one step by regression on the same pairs alone.",
         dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
+    "student-dmd2": Distillation(
+        "One-step student of the teacher by DMD2: two time scales and a critic, no noise–image pairs.",
+        dmd2_mnist.FULL, seed=0, samplings=(Sampling("multistep", 1),)),
+    "student-dmd2-4step": Distillation(
+        "Four-step student of the teacher by DMD2 with backward simulation: two time scales and a critic, no pairs.",
+        dmd2_mnist.FULL_4, seed=0, samplings=(Sampling("multistep", 4),)),
     # the documents' own set-up: not among what ships, since on a CPU it takes days
     "poster-teacher": Recipe(
         "The documents' teacher: 6.6 million parameters, ε-prediction, linear β, T = 400.",

@@ -102,6 +102,14 @@ def stochastic(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
 
 
+def multistep(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
+              generator: torch.Generator | None = None, clip: bool = False) -> Iterator[State]:
+    """For few-step students (DMD2, section 4.4): go all the way to the x-prediction, then back with fresh noise to the
+    next time of the list. n_steps = 1 is ``Denoiser.generate``. Arguments as for ``ddpm``."""
+    move = lambda x, prediction, t, s: renoise(denoiser.schedule, prediction.x, -1, s, generator)
+    return _states(denoiser, z, n_steps, label, guidance, clip, move)
+
+
 def renoise(schedule: Schedule, x_s: Tensor, s: int, t: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw x_t from q(x_t | x_s) for t > s: r x_s + √(σ_t² − r² σ_s²) ε with r = α_t/α_s. s = −1 is clean data."""
     (alpha_s, sigma_s), (alpha_t, sigma_t) = schedule.at(s, x_s), schedule.at(t, x_s)

@@ -5,7 +5,8 @@ step, checks, saves, resumes and yields a record, so that a notebook can plot, s
 """
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,30 +182,54 @@ def _load_checkpoint(checkpoint: Path | None, learners: dict[str, Learner], n_st
     return state["step"]
 
 
+class Kept:
+    """What autograd keeps for backward passes, in bytes: now, and at most so far."""
+
+    def __init__(self, weights: Iterable[Tensor]):
+        self.own, self.users = {_place(weight) for weight in weights}, {}
+        self.now = self.peak = 0
+
+    def pack(self, tensor: Tensor) -> "_Saved":
+        place = _place(tensor)
+        self.users[place] = self.users.get(place, 0) + 1
+        if self.users[place] == 1 and place not in self.own:
+            self.now += tensor.untyped_storage().nbytes()
+            self.peak = max(self.peak, self.now)
+        return _Saved(tensor, self)
+
+    def drop(self, tensor: Tensor) -> None:
+        place = _place(tensor)
+        self.users[place] -= 1
+        if self.users[place] == 0 and place not in self.own:
+            self.now -= tensor.untyped_storage().nbytes()
+
+
+class _Saved:
+    def __init__(self, tensor: Tensor, kept: Kept):
+        self.tensor, self.kept = tensor, kept
+
+    def __del__(self):
+        self.kept.drop(self.tensor)
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # tensors on the meta device have no address in memory
+
+
+@contextmanager
+def kept_for_backward(weights: Iterable[Tensor] = ()) -> Iterator[Kept]:
+    """Count what autograd keeps within. weights: what is there anyhow, and not counted."""
+    kept = Kept(weights)
+    with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda saved: saved.tensor):
+        yield kept
+
+
 def memory(step: Step, learners: dict[str, Learner], frozen: tuple[nn.Module, ...] = ()) -> dict[str, int]:
     """What one training step needs, in bytes: the weights of learners and ``frozen`` networks, gradients, optimiser
     state, averages, and the most that autograd keeps at a time for its backward passes. Takes one step."""
     device = next(iter(learners.values())).accelerator.device
     weights = [p for one in (*(learner.net for learner in learners.values()), *frozen) for p in one.parameters()]
-    own = {p.untyped_storage().data_ptr() for p in weights}
-    kept, now, peak = {}, 0, 0
-
-    class Saved:
-        def __init__(self, tensor: Tensor):
-            nonlocal now, peak
-            self.tensor, self.place = tensor, tensor.untyped_storage().data_ptr()
-            kept[self.place] = kept.get(self.place, 0) + 1
-            if kept[self.place] == 1 and self.place not in own:
-                now += tensor.untyped_storage().nbytes()
-                peak = max(peak, now)
-
-        def __del__(self):
-            nonlocal now
-            kept[self.place] -= 1
-            if kept[self.place] == 0 and self.place not in own:
-                now -= self.tensor.untyped_storage().nbytes()
-
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+    with kept_for_backward(weights) as kept:
         step(torch.Generator(device).manual_seed(0))
     size = lambda tensors: sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     trained = [p for learner in learners.values() for p in learner.net.parameters()]
@@ -212,7 +237,7 @@ def memory(step: Step, learners: dict[str, Learner], frozen: tuple[nn.Module, ..
             "optimiser": size(value for learner in learners.values() for state in learner.optimizer.state.values()
                               for value in state.values()),
             "averages": size(p for learner in learners.values() if learner.ema for p in learner.ema.shadow_params),
-            "activations": peak}
+            "activations": kept.peak}
 
 
 def stratified_times(n: int, T: int, generator: torch.Generator) -> Tensor:

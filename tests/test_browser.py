@@ -201,22 +201,20 @@ def test_a_lesson_of_the_plane_runs_and_its_sliders_move(executed):
     assert picture(player, ".fields") != before
 
 
-@pytest.mark.parametrize("lesson", [NOTEBOOKS / "04_dmd_mnist.ipynb"], indirect=True, ids=["04"])
-def test_the_lesson_of_the_student_runs_and_its_sliders_move(executed):
-    players = executed.locator(".dmd-player").all()
-    assert len(players) == 2  # the student's training, the ablations
+PLAYERS = {"04_dmd_mnist": 2, "05_progressive_distillation": 1, "06_dmd2": 4}
+
+
+@pytest.mark.parametrize("lesson, n", [(NOTEBOOKS / f"{name}.ipynb", n) for name, n in PLAYERS.items()],
+                         indirect=["lesson"], ids=PLAYERS)
+def test_a_lesson_of_distillation_runs_and_its_sliders_move(executed, n):
+    players = executed.locator(".dmd-player").all()[-n:]
+    assert len(players) == n
     for player in players:
-        drag_player(executed, player)
-
-
-@pytest.mark.parametrize("lesson", [NOTEBOOKS / "05_progressive_distillation.ipynb"], indirect=True, ids=["05"])
-def test_the_lesson_of_halvings_runs_and_its_sliders_move(executed):
-    player = executed.locator(".dmd-player").last
-    slider = player.locator("input[type=range]")
-    slider.press("Home")
-    first = picture(player)
-    slider.press("End")
-    assert picture(player) != first
+        slider = player.locator("input[type=range]").last
+        slider.press("Home")
+        first = picture(player)
+        slider.press("End")
+        assert picture(player) != first
 
 
 # The player without Jupyter and without a kernel.

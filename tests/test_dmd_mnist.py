@@ -126,7 +126,7 @@ def test_a_look_leaves_everything_as_it_was_and_sees_what_changed():
 # Setting up
 
 def test_generator_and_fake_score_start_as_copies_of_the_teacher_that_are_their_own(tiny, given):
-    made = dmd_mnist.prepare(TINY, Accelerator(cpu=True), tiny, given)
+    made = TINY.prepare(Accelerator(cpu=True), tiny, given)
     assert list(made.learners) == ["generator", "fake"]
     places = {p.data_ptr() for p in tiny.parameters()}
     z, label = torch.randn(2, 1, 28, 28), torch.tensor([3, 8])
@@ -151,7 +151,7 @@ def test_each_setting_trains_what_its_name_says(name, tiny, given, monkeypatch):
     before = weights(tiny)
     states = [{role: weights(learner.net) for role, learner in made.learners.items()}
               for _, made, _ in dmd_mnist.run(setting, teacher=tiny, given=given)]
-    made = dmd_mnist.prepare(setting, Accelerator(cpu=True), tiny, given)
+    made = setting.prepare(Accelerator(cpu=True), tiny, given)
     values = set(made.step(torch.Generator().manual_seed(0)))
     has_fake = name not in ("no matching", "real score only")
     assert set(made.learners) == ({"generator", "fake"} if has_fake else {"generator"})
@@ -246,7 +246,7 @@ def test_the_ablations_are_stored_with_every_seeds_figures_and_not_run_again(at_
     monkeypatch.setattr(dmd_mnist, "measure", measured)
     work = tmp_path / "student-dmd.training"
     for step in (0, 2):
-        look = dmd_mnist.Look(*[torch.tensor([step])] * 6)
+        look = dmd_mnist.Look(*[torch.tensor([step])] * 7)
         files.save_state(work / f"look-{step:06d}.safetensors", look._asdict())
     (work / "log.jsonl").write_text('{"step": 1, "fake": 0.5}\n{"step": 2, "fake": 0.25}\n')
     names = ["DMD", "no matching"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from dmdkit import data, dmd, nets, progressive, schedule, train
+from dmdkit import data, dmd, dmd2, nets, progressive, schedule, train
 from dmdkit.denoiser import Denoiser
 
 
@@ -61,7 +61,16 @@ def halving(n_steps: int, batch_size: int, init_seed: int = 0) -> tuple[dict[str
     return {"net": one}, progressive.halving_step(one, teacher, images(), batch_size, 4)
 
 
-TRAININGS = {"denoiser": denoising, "dmd": distilling, "progressive": halving}
+def improved(n_steps: int, batch_size: int, init_seed: int = 0) -> tuple[dict[str, train.Learner], train.Step]:
+    """As ``distilling``, with a critic in place of the pairs and a student of two steps that meets its own states."""
+    fake = train.Learner(dmd2.Critic(denoiser(init_seed)), Accelerator(cpu=True), lr=5e-4, n_steps=2 * n_steps,
+                         warmup=5, ema=0.0)
+    learners, teacher = {"generator": learner(n_steps, init_seed), "fake": fake}, denoiser(seed=7).eval()
+    return learners, dmd2.dmd2_step(*learners.values(), partial(teacher, guidance=0.5), batch_size, images=images(),
+                                    fake_updates=2, generator_weight=0.05, critic_weight=0.05, n_steps=2)
+
+
+TRAININGS = {"denoiser": denoising, "dmd": distilling, "progressive": halving, "dmd2": improved}
 
 
 def run(checkpoint: Path, n_steps: int, batch_size: int, save_every: int, resume: bool,

@@ -1,0 +1,106 @@
+"""DMD2 on MNIST: the settings of its students, and the experiments of lesson 06.
+
+    data/dmd2-mnist/runs.safetensors, runs.json    as ``dmd_mnist``'s
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from . import dmd2, dmd_mnist, train
+from .data import mnist
+from .denoiser import Denoiser, Prediction
+from .evaluation import Sampling
+
+
+@dataclass(frozen=True)
+class Setting(dmd_mnist.Setting):
+    """One distillation by DMD2; see ``dmd2.dmd2_step`` for what its values mean."""
+    n_pairs: int = 0
+    updates: tuple[int, int] = (1, 5)
+    generator_weight: float = 0.0
+    critic_weight: float = 0.0
+    student_steps: int = 1
+    backward_simulation: bool = True
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling("multistep", self.student_steps)
+
+    @property
+    def has_fake(self) -> bool:
+        return True
+
+    def fake_score(self, teacher: Denoiser) -> Denoiser:
+        return dmd2.Critic(teacher.copy()) if self.critic_weight else teacher.copy()
+
+    def step(self, learners: dict[str, train.Learner], real: Callable[..., Prediction], given=None) -> train.Step:
+        images = mnist() if self.critic_weight or not self.backward_simulation else None
+        return dmd2.dmd2_step(
+            learners["generator"], learners["fake"], real, self.batch_size, images=images,
+            fake_updates=self.updates[1], generator_weight=self.generator_weight, critic_weight=self.critic_weight,
+            t_range=self.t_range, weighting=self.weighting, matching=self.matching, n_steps=self.student_steps,
+            backward_simulation=self.backward_simulation)
+
+    def evaluations(self, made: train.Training) -> Callable[[], None]:
+        generator, fake = made.learners["generator"], made.learners["fake"]
+        n, T = self.batch_size // generator.accelerator.num_processes, generator.net.schedule.T
+        x = torch.randn(n, *generator.net.sample_shape, device=generator.accelerator.device)
+        t = torch.randint(T, (n,), device=x.device)
+        label, twice = t % generator.net.n_classes, (torch.cat([x, x]), torch.cat([t, t]))
+        matching = super().evaluations(made)
+
+        def adversarial() -> None:
+            if not self.matching:  # what the matching term would have called for
+                generator.accelerator.backward(generator.model(x, T - 1, label).x.square().mean())
+                generator.optimizer.zero_grad()
+            with dmd2.frozen(fake.net):
+                fake.net(x.clone().requires_grad_(), t, label, judge=True).sum().backward()
+            for _ in range(self.updates[1]):
+                generator.accelerator.backward(fake.model(*twice, torch.cat([label, label]), judge=True).sum())
+                fake.optimizer.zero_grad()
+
+        def simulate() -> None:
+            times = generator.net.schedule.steps(self.student_steps)
+            exits = torch.arange(n, device=x.device) * self.student_steps // n
+            for _ in range(sum(self.updates)):
+                dmd2.simulate(generator.model, generator.net.schedule, x, label, times, exits,
+                              x.expand(len(times), *x.shape))
+
+        def evaluate() -> None:
+            matching()
+            if self.critic_weight:
+                adversarial()
+            if self.student_steps > 1 and self.backward_simulation:
+                simulate()
+
+        return evaluate
+
+
+FULL = Setting(guidance=0.15, updates=(1, 2), lr=1e-3, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2700,
+               generator_weight=0.047, critic_weight=0.157)
+FULL_4 = replace(FULL, student_steps=4, n_steps=2100)
+
+SMALL = dict(lr=1e-3, fake_lr=1e-3, ema=0.98, batch_size=32, n_steps=100)
+
+
+def _settings() -> dict[str, dmd_mnist.Setting]:
+    alone, weights = Setting(**SMALL, updates=(1, 1)), dict(generator_weight=0.047, critic_weight=0.157)
+    critic, several = replace(alone, updates=(1, 5), **weights), replace(alone, updates=(1, 2), **weights)
+    return {
+        "DMD": dmd_mnist.Setting(**SMALL, updates=(1, 1), n_pairs=1280, regression_weight=4.0),
+        **{f"1 : {k}": replace(alone, updates=(1, k)) for k in (1, 2, 5, 10)},
+        "with critic": critic,
+        "critic alone": replace(critic, matching=False),
+        "1 step": several,
+        "2 steps": replace(several, student_steps=2),
+        "4 steps": replace(several, student_steps=4),
+        "4 steps, real inputs": replace(several, student_steps=4, backward_simulation=False)}
+
+
+SETTINGS = _settings()  # the runs of lesson 06: each differs from another in what its name says
+SEEDS = dict.fromkeys(("DMD", "1 : 1", "1 : 5", "with critic", "critic alone", "4 steps", "4 steps, real inputs"), 3)
+
+load, card = partial(dmd_mnist.load, lesson="dmd2-mnist"), partial(dmd_mnist.card, lesson="dmd2-mnist")
+build = partial(dmd_mnist.build, lesson="dmd2-mnist", settings=SETTINGS, seeds=SEEDS)

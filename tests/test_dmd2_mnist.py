@@ -1,0 +1,104 @@
+"""The settings of DMD2 on MNIST: what each trains, what is looked at, what its timing evaluates."""
+import dataclasses
+from collections import Counter
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_dmd import generator
+
+from dmdkit import dmd2, dmd2_mnist, dmd_mnist, evaluation, recipes, sample, schedule
+
+S = schedule.cosine()
+TINY = dmd2_mnist.Setting(guidance=0.5, batch_size=4, n_steps=2, lr=1e-3, fake_lr=1e-3, updates=(1, 2))
+GAN = dict(generator_weight=0.05, critic_weight=0.15)
+
+
+@pytest.mark.parametrize("options", [{}, GAN, GAN | dict(matching=False), GAN | dict(student_steps=2),
+                                     dict(student_steps=2, backward_simulation=False)], ids=str)
+def test_a_setting_trains_and_is_looked_at(options, tiny, test_images, monkeypatch):
+    monkeypatch.setattr(dmd2_mnist, "mnist", lambda: test_images)
+    setting = dataclasses.replace(TINY, **options)
+    before = [p.clone() for p in tiny.parameters()]
+    *_, (_, run, values) = dmd_mnist.run(setting, seed=1, teacher=tiny)
+    terms = ["matching"] * setting.matching + ["gan"] * ("critic_weight" in options)
+    own = {"fake", "critic"} if "gan" in terms else {"fake"}
+    assert set(values) == own | {f"{term}{end}" for term in terms for end in ("", " gradient")}
+    assert {int(state["step"]) for state in run.learners["fake"].optimizer.state.values()} == {2 * 2}
+    assert all(p.grad is None and torch.equal(p, q) for p, q in zip(tiny.parameters(), before))
+
+    seen, critic = run.look(), run.learners["fake"].net
+    assert isinstance(critic, dmd2.Critic) is ("gan" in terms)
+    assert seen.critic.shape == (2, 200 if "gan" in terms else 0)
+    g, label = generator(0), torch.arange(200) % 10
+    z, _ = torch.randn(200, 1, 28, 28, generator=g), torch.randn(4, 1, 28, 28, generator=g)
+    student = run.learners["generator"].net
+    x = sample.last(sample.multistep(student, z, setting.student_steps, label, generator=generator(0))).clamp(-1, 1)
+    torch.testing.assert_close(seen.brightness, x.mean((1, 2, 3)), rtol=1e-3, atol=1e-5)
+    if "gan" in terms:
+        t, real = torch.arange(200) * 1024 // 200, test_images.pixels[:200] / 127.5 - 1
+        sides, eps = ((real, test_images.labels[:200]), (x, label)), torch.randn(x.shape, generator=g)
+        logits = [critic(S.noise(one, t, eps), t, its, judge=True) for one, its in sides]
+        torch.testing.assert_close(seen.critic, 1 / (1 + torch.exp(-torch.stack(logits))), rtol=1e-3, atol=1e-4)
+
+
+def test_a_setting_says_how_its_student_is_used_and_starts_its_fake_score_as_a_copy(tiny):
+    assert TINY.sampling == evaluation.Sampling("multistep", 1)
+    assert dataclasses.replace(TINY, student_steps=4).sampling == evaluation.Sampling("multistep", 4)
+    made = dataclasses.replace(TINY, **GAN).prepare(Accelerator(cpu=True), tiny)
+    teacher, fake = tiny.state_dict(), made.learners["fake"].net.state_dict()
+    assert all(torch.equal(fake[name], weight) for name, weight in teacher.items()) and len(fake) > len(teacher)
+    places = [{p.data_ptr() for p in net.parameters()} for net in (tiny, *(one.net for one in made.learners.values()))]
+    assert len(set.union(*places)) == sum(map(len, places))
+
+
+def evaluated(run, work) -> Counter:
+    """How many samples went through each network's middle and through its end, forwards and backwards, in ``work``."""
+    rows = Counter()
+
+    def watch(place, module, given, out):
+        rows[place, "forward"] += len(out)
+        if out.requires_grad:
+            out.register_hook(lambda gradient: rows.update({(place, "backward"): len(gradient)}))
+
+    networks = {name: one.net.net for name, one in run.learners.items()} | {"teacher": run.frozen[0].net}
+    with ExitStack() as hooks:
+        for name, net in networks.items():
+            for part in ("mid_block", "conv_out"):
+                hooks.enter_context(getattr(net, part).register_forward_hook(partial(watch, (name, part))))
+        work()
+    return rows
+
+
+@pytest.mark.parametrize("options", [{}, GAN, GAN | dict(matching=False), GAN | dict(student_steps=2),
+                                     dict(student_steps=2, backward_simulation=False)], ids=str)
+def test_the_evaluations_that_are_timed_are_those_of_a_step(options, tiny, test_images, monkeypatch):
+    monkeypatch.setattr(dmd2_mnist, "mnist", lambda: test_images)
+    setting = dataclasses.replace(TINY, **options)
+    run = setting.prepare(Accelerator(cpu=True), tiny)
+    timed = evaluated(run, setting.evaluations(run))
+    assert timed == evaluated(run, lambda: run.step(generator()))
+
+
+def test_the_shipped_students_were_trained_as_their_recipe_says():
+    for name, setting in (("student-dmd2", dmd2_mnist.FULL), ("student-dmd2-4step", dmd2_mnist.FULL_4)):
+        assert recipes.RECIPES[name].setting is setting and setting.n_pairs == 0
+        settings = recipes.store.card(name)["recipe"]
+        assert {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()} == \
+            dataclasses.asdict(setting)
+
+
+@pytest.mark.parametrize("name", dmd2_mnist.SETTINGS)
+def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name):
+    setting = dataclasses.asdict(dmd2_mnist.SETTINGS[name])
+    base, changes = {
+        "DMD": ("1 : 1", None), "1 : 1": ("1 : 2", {"updates"}), "1 : 2": ("1 : 5", {"updates"}),
+        "1 : 5": ("1 : 10", {"updates"}), "1 : 10": ("1 : 1", {"updates"}),
+        "with critic": ("1 : 5", {"generator_weight", "critic_weight"}), "critic alone": ("with critic", {"matching"}),
+        "1 step": ("1 : 2", {"generator_weight", "critic_weight"}), "2 steps": ("1 step", {"student_steps"}),
+        "4 steps": ("1 step", {"student_steps"}), "4 steps, real inputs": ("4 steps", {"backward_simulation"})}[name]
+    other = dataclasses.asdict(dmd2_mnist.SETTINGS[base])
+    differ = {key for key in setting if setting[key] != other[key]}
+    assert differ == (changes or {"n_pairs", "regression_weight"})
