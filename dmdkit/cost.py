@@ -1,9 +1,12 @@
 """What a distillation costs in memory and arithmetic, from the networks' architecture alone: they are run on torch's
 "meta" device, where a tensor has a shape and no numbers, so that SDXL fits into a laptop."""
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,10 +58,29 @@ class Cost:
         return batch_size * (generator + fake_updates * fake)
 
 
+class _FusedAttention(torch.autograd.Function):
+    """Attention as the fused kernels of GPUs and CPUs do it: what is kept are its inputs and its output. The meta device
+    has no such kernel, and would keep every matrix of attention."""
+
+    @staticmethod
+    def forward(ctx, attention, query, key, value):
+        out = attention(query, key, value)
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+
+@contextmanager
+def _fused_attention():
+    attention = F.scaled_dot_product_attention
+    fused = lambda query, key, value, **options: _FusedAttention.apply(attention, query, key, value)
+    with mock.patch.object(F, "scaled_dot_product_attention", fused):
+        yield
+
+
 def of_unet(net: nn.Module, call: Callable[[nn.Module], Tensor]) -> Cost:
     """The cost of a U-Net with a ``mid_block``, from ``call(net)``, its forward pass for one sample."""
     at_bottleneck = []
-    with kept_for_backward(net.parameters()) as kept, FlopCounterMode(display=False) as counter:
+    with kept_for_backward(net.parameters()) as kept, FlopCounterMode(display=False) as counter, _fused_attention():
         handle = net.mid_block.register_forward_hook(
             lambda *_: at_bottleneck.extend((counter.get_total_flops(), kept.peak)))
         out = call(net)  # held, or what is kept for its backward pass would go with it
@@ -78,7 +100,7 @@ def of_denoiser(denoiser: Denoiser) -> Cost:
 def of_sdxl(dtype: torch.dtype = torch.float32) -> Cost:
     """The cost of SDXL's U-Net at 1024 × 1024 pixels, with its 77 text tokens."""
     with torch.device("meta"):
-        net = UNet2DConditionModel(**SDXL).to(dtype)
+        net = nn.Module.to(UNet2DConditionModel(**SDXL), dtype)  # diffusers' own warns, for use and not for counting
         x, text = torch.empty(1, 4, 128, 128, dtype=dtype), torch.empty(1, 77, 2048, dtype=dtype)
         pooled, sizes = torch.empty(1, 1280, dtype=dtype), torch.empty(1, 6, dtype=dtype)
         t = torch.zeros(1)

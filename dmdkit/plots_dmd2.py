@@ -11,7 +11,7 @@ from .plots_mnist import COLOURS, DATA, FROZEN, TRAINED, arrow, bare, box, canva
 PINK, AMBER = COLOURS["gan"], COLOURS["critic"]
 
 
-def draw_networks() -> Figure:
+def draw_critic() -> Figure:
     """DMD2's networks: lesson 04's without the pairs, and a critic on the fake score's bottleneck."""
     figure = Figure((9.6, 3.7), dpi=90, layout="constrained")
     axes = figure.subplots()

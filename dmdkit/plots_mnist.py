@@ -72,14 +72,14 @@ def draw_dashboard(looks: dict[int, dict], values: dict[str, Sequence[float]], t
     bare(classes, title="classes (dashed: asked)", xlabel="digit, says the judge", xticks=range(10),
           ylim=(0, 2 * counts.sum() / 10))
     for axes in critic:
-        draw_verdicts(axes, judged)
+        verdicts_of(axes, judged)
     for axes in (losses, pulls, bright, classes, *critic):
         axes.title.set_fontsize(9)
         axes.xaxis.label.set_fontsize(8)
     return figure
 
 
-def draw_verdicts(axes: Axes, verdicts: Tensor) -> None:
+def verdicts_of(axes: Axes, verdicts: Tensor) -> None:
     """Histograms of the critic's probability of "real", (2, N): of N real images and of N samples."""
     bins = np.linspace(0, 1, 21)
     for values, colour, name in zip(verdicts.numpy(), (GREY, COLOURS["critic"]), ("MNIST", "samples")):

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from matplotlib.figure import Figure
 
-from dmdkit import (check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, plots_mnist, plots_progressive,
+from dmdkit import (check, dmd, dmd_2d, fields, plots, plots_2d, plots_dmd, plots_dmd2, plots_mnist, plots_progressive,
                     progressive, sample, schedule, score, train)
 from dmdkit.check.harness import Exercise
 from dmdkit.pairs import Pairs
@@ -445,6 +445,120 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "float(left(p).mean())": "return a tensor",
         "left(p) * (1 + torch.rand(len(z_t)))": "random numbers",
     },
+    "ex_6_1": {
+        "sp(fake).mean(), sp(-fake).mean() + sp(real).mean()": "All signs are flipped",
+        "sp(fake).mean(), D": "sign in L_G",
+        "G, sp(-fake).mean() + sp(real).mean()": "L_D has fake and real exchanged",
+        "G, solved(real, fake)[1]": "L_D has fake and real exchanged",
+        "G, sp(-fake).mean() + sp(-real).mean()": "every logit large",
+        "G, sp(fake).mean() + sp(real).mean()": "every logit small",
+        "-sp(fake).mean(), D": "saturates",
+        "-fake.mean(), D": "−D itself",
+        "-fake.mean(), (1 + fake).clamp(min=0).mean() + (1 - real).clamp(min=0).mean()": "hinge",
+        "ls(fake).mean(), ls(-fake).mean() + ls(real).mean()": "log-probabilities",
+        "G, sp(fake).mean()": "real half",
+        "G, sp(-real).mean()": "fake half",
+        "G, sp(torch.cat([fake, -real])).mean()": "half of that",
+        "solved(fake.sigmoid(), real.sigmoid())": "sigmoid is applied twice",
+        "solved(real, fake)": "exchanged throughout",
+        "D, G": "other order",
+        "G + D": "one number",
+        "sp(-fake).sum(), sp(fake).sum() + sp(-real).sum()": "not the sums",
+        "sp(-fake), sp(fake) + sp(-real)": "mean is missing",
+        "-torch.log(fake).mean(), -torch.log(1 - fake).mean() - torch.log(real).mean()": "for probabilities",
+        "torch.log(1 + torch.exp(-fake)).mean(), torch.log(1 + fake.exp()).mean() + (1 + (-real).exp()).log().mean()":
+            "infinite for large ones",
+        "-torch.log(fake.sigmoid()).mean(), -(1 - fake.sigmoid()).log().mean() - real.sigmoid().log().mean()":
+            "infinite for large ones",
+        "torch.nn.functional.binary_cross_entropy(fake, torch.ones_like(fake)), D": "numbers of any size",
+        "G.item(), D.item()": "TypeError",
+        "G, D, D": "one number each",
+        "G, 2 * D": "values are not",
+        "G, sp(fake + torch.rand(len(fake))).mean()": "random",
+    },
+    "ex_6_2": {
+        "sp(-critic(x, weights)).mean() + sp(critic(x, weights)).mean() + R": "Nothing is detached",
+        "G + sp(critic(x, weights)).mean() + R": "x is attached in L_D",
+        "sp(-critic(x, weights)).mean() + F + R": "weights are attached in L_G",
+        "sp(-critic(x.detach(), weights)).mean() + sp(critic(x, weights.detach())).mean() + R": "are exchanged",
+        "G.detach() + F + R": "Both are detached in L_G",
+        "sp(-critic(x.detach(), weights)).mean() + F + R": "x is detached, not the weights",
+        "G + F.detach() + R": "Both are detached in the critic's term",
+        "G + sp(critic(x, weights.detach())).mean() + R": "pushed back",
+        "G + F + R.detach()": "on the real images",
+        "G + F.detach() + R.detach()": "in all three terms",
+        "solved(critic, weights.detach(), x, real)": "in all three terms",
+        "solved(critic, weights, x.detach(), real)": "Both are detached in L_G",
+        "(G + F + R).detach()": "everything is detached",
+        "sp(critic(x, weights.detach())).mean() + F + R": "sign in L_G",
+        "-sp(critic(x, weights.detach())).mean() + F + R": "saturates",
+        "G + sp(-critic(x.detach(), weights)).mean() + sp(critic(real, weights)).mean()": "fake and real exchanged",
+        "G + F + sp(critic(real, weights)).mean()": "every logit small",
+        "G + F": "real half",
+        "G + R": "fake half",
+        "G + (F + R) / 2": "half of that",
+        "-(G + F + R)": "log-probabilities",
+        "-critic(x, weights.detach()).mean() + F + R": "−D itself",
+        "solved(critic, weights, real, x)": "x and real are exchanged",
+        "G": "L_G alone",
+        "F + R": "L_D alone",
+        "len(x) * (G + F + R)": "not the sums",
+        "sp(-critic(x, weights.detach())) + sp(critic(x.detach(), weights)) + sp(-critic(real, weights))": "an image",
+        "(G, F + R)": "return a tensor",
+        "(G + F + R).item()": "return a tensor",
+        "critic(x)": "TypeError",
+        "G - F - R": "values are not",
+        "solved(critic, weights, x, real + torch.randn_like(real))": "random",
+    },
+    "ex_6_3": {
+        "share * length(torch.autograd.grad(matching, x)[0]) / length(torch.autograd.grad(gan, x)[0])": "retain_graph",
+        "share * M / length(torch.autograd.grad(gan, x)[0])": "retain_graph",
+        "(torch.autograd.grad(gan, x), torch.autograd.grad(gan, x))": "retain_graph",
+        "(matching.backward(retain_graph=True), share * M / N)[1]": "leaves its gradient",
+        "share * N / M": "upside down",
+        "1 / solved(x, matching, gan, share)": "1/w",
+        "M / N": "share is not used",
+        "M / N / share": "divided by share",
+        "share * matching / gan": "ratio of the two *losses*",
+        "share * matching.item() / gan.item()": "ratio of the two *losses*",
+        "share * m.norm() / n.norm()": "one norm over the whole batch",
+        "share * m.abs().mean() / n.abs().mean()": "mean absolute",
+        "share * m.flatten(1).square().sum(1).mean() / n.flatten(1).square().sum(1).mean()": "squared",
+        "share * (m.flatten(1).norm(dim=1) / n.flatten(1).norm(dim=1)).mean()": "all images' ratios",
+        "share * m.flatten(1).norm(dim=1) / n.flatten(1).norm(dim=1)": "one weight an image",
+        "(share * M / N)[None]": "one number",
+        "share * M / N + 1": "values are not",
+        "str(share)": "return a tensor",
+        "share * torch.autograd.grad(matching, x, retain_graph=True).norm()": "AttributeError",
+    },
+    "ex_6_4": {
+        "student(solved(student, alpha, sigma, z, eps), len(alpha) - 1)": "attached to the student",
+        "walk(lambda x_t, k: alpha[k + 1] * student(x_t, k) + sigma[k + 1] * eps[k])": "attached to the student",
+        "walk(lambda x_t, k: sigma[k + 1] * student(x_t, k) + eps[k])": "attached to the student",
+        "walk(lambda x_t, k: alpha[k] * net(x_t, k) + sigma[k] * eps[k])": "where the step began",
+        "net(solved(student, alpha, sigma, z, eps), len(alpha) - 1)": "one call too many",
+        "net(solved(student, alpha[:-1], sigma[:-1], z, eps), len(alpha) - 2) if len(eps) else z": "of the last call",
+        "solved(student, alpha[:-1], sigma[:-1], z, eps)": "too few",
+        "walk(lambda x_t, k: alpha[k + 1] * net(x_t, k) + sigma[k + 1] * z)": "z again",
+        "walk(lambda x_t, k: alpha[k + 1] * net(x_t, k) + sigma[k + 1] * (x_t - alpha[k] * net(x_t, k)) / sigma[k])":
+            "DDIM",
+        "walk(lambda x_t, k: alpha[k + 1] * net(x_t, k) + sigma[k + 1] * eps[0])": "same noise",
+        "solved(student, sigma, alpha, z, eps)": "exchanged",
+        "solved(student, torch.ones_like(alpha), sigma, z, eps)": "α is missing",
+        "solved(student, alpha, torch.ones_like(alpha), z, eps)": "σ is missing",
+        "walk(lambda x_t, k: alpha[k + 1] * net(x_t, k))": "noise is missing",
+        "walk(net)": "fed x̂ back",
+        "walk(lambda x_t, k: alpha[k + 1] * z + sigma[k + 1] * eps[k])": "You noised z.",
+        "walk(lambda x_t, k: alpha[k + 1] * x_t + sigma[k + 1] * eps[k])": "state before",
+        "solved(lambda x, k: student(x, 0), alpha, sigma, z, eps)": "k = 0",
+        "solved(lambda x, k: student(x, k + 1), alpha, sigma, z, eps)": "k + 1",
+        "solved(lambda x, k: student(z, k), alpha, sigma, z, eps)": "shown z",
+        "solved(student, alpha, sigma, z, torch.randn_like(eps))": "its own noise",
+        "solved(student, alpha, sigma, z, eps)[0]": "shape of z",
+        "[z]": "return a tensor",
+        "walk(lambda x_t, k: alpha[k + 1] * net(x_t, k) - sigma[k + 1] * eps[k])": "values are not",
+        "walk(lambda x_t, k: x_t.mul_(0).add_(alpha[k + 1] * net(x_t, k)).add_(sigma[k + 1] * eps[k]))": "values are",
+    },
 }
 
 
@@ -464,7 +578,14 @@ LOCAL = {  # what the wrong answers of an exercise may use
     "ex_5_3": "snr, one, kinds = (alpha / sigma)**2, torch.ones(()), ('snr', 'truncated', 'snr+1'); ",
     "ex_5_4": "distance = torch.cdist(z_t, alpha * points); p = (-distance**2 / (2 * sigma**2)).softmax(1); "
               "mean = lambda p: (p[..., None] * targets).sum(1, keepdim=True); "
-              "left = lambda p, a=None: (p[..., None] * (targets - (mean(p) if a is None else a))**2).sum((1, 2)); "}
+              "left = lambda p, a=None: (p[..., None] * (targets - (mean(p) if a is None else a))**2).sum((1, 2)); ",
+    "ex_6_1": "sp, ls = torch.nn.functional.softplus, torch.nn.functional.logsigmoid; G, D = solved(fake, real); ",
+    "ex_6_2": "sp = torch.nn.functional.softplus; G = sp(-critic(x, weights.detach())).mean(); "
+              "F = sp(critic(x.detach(), weights)).mean(); R = sp(-critic(real, weights)).mean(); ",
+    "ex_6_3": "m, n = (torch.autograd.grad(loss, x, retain_graph=True)[0] for loss in (matching, gan)); "
+              "length = lambda g: g.flatten(1).norm(dim=1).mean(); M, N = length(m), length(n); ",
+    "ex_6_4": "from functools import reduce; net = lambda x, k: student(x, k).detach(); "
+              "walk = lambda step: reduce(step, range(len(alpha) - 1), z); "}
 
 
 @pytest.mark.parametrize("name, answer, said", [(n, a, s) for n, answers in WRONG.items() for a, s in answers.items()])
@@ -729,8 +850,11 @@ LINES = {name: [0.5, 0.25, 0.125] for name in ("matching", "regression", "fake",
                                                 "regression gradient")}
 ABLATED = {name: {"frechet_distance": [3.0, 4.0, 9.0], "accuracy": [0.9, 0.99, 1.0], "coverage": [0.1, 0.2, 0.3]}
            for name in ("DMD", "no matching")}
+DRIFT = {"steps": torch.tensor([0, 5]), "brightness": torch.zeros(3, 2),
+         "looks": {"classes": torch.stack([look(i)["classes"] for i in (0, 1)])}}
 CORNERS |= {
-    "draw_dashboard": [({0: look(0)}, {}, 1, -0.7), ({0: look(0), 3: look(1)}, LINES, 3, -0.7, "title"),
+    "draw_dashboard": [({0: look(0)}, {}, 1, -0.7), ({0: look(0) | {"critic": torch.rand(2, 30)}}, LINES, 3, -0.7),
+                       ({0: look(0), 3: look(1)}, LINES, 3, -0.7, "title"),
                        ({3: look(2)}, {"regression": [1.0, 0.5, 0.5], "regression gradient": [0.1] * 3}, 1500, 0.0)],
     "draw_epochs": [(LINES, 1), (LINES, 3, "title"), ({"fake": [1.0, 2.0]}, 2)],
     "draw_ablations": [(ABLATED, {"frechet_distance": 1.0, "accuracy": 0.99, "coverage": 0.4}, "DMD"),
@@ -742,8 +866,12 @@ CORNERS |= {
     "draw_weights": [(s, {kind: progressive.weight(s.alpha, s.sigma, kind) for kind in kinds})
                      for s in (COSINE, LINEAR) for kinds in (progressive.WEIGHTINGS[:1], progressive.WEIGHTINGS)],
     "draw_stage": [([], {0: look(0)["samples"]}, 4, look(1)["samples"]),
-                   ([0.1] * 30, {i: look(i)["samples"] for i in (0, 9, 30)}, 30, look(1)["samples"], "title")]}
-PICTURES = {name: f for module in (plots, plots_2d, plots_dmd, plots_mnist, plots_progressive)
+                   ([0.1] * 30, {i: look(i)["samples"] for i in (0, 9, 30)}, 30, look(1)["samples"], "title")],
+    "draw_critic": [()],
+    "draw_drift": [({"a": DRIFT}, -0.7), ({k: DRIFT for k in "abcd"}, 0.0, "title")],
+    "draw_memory": [({"a": {"weights": 2**20}},),
+                    ({k: {"weights": 2**30, "rest": 2**33} for k in "abc"}, "GiB", 2.0**36, "title")]}
+PICTURES = {name: f for module in (plots, plots_2d, plots_dmd, plots_dmd2, plots_mnist, plots_progressive)
             for name, f in vars(module).items() if callable(f) and f.__module__ == module.__name__}
 
 

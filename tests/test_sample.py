@@ -368,7 +368,7 @@ def test_guidance_is_the_hand_written_combination_of_two_calls(tiny):
         torch.testing.assert_close(getattr(guided, form), by_hand, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep])
 def test_guidance_zero_is_the_conditional_prediction_and_costs_one_call(tiny, sampler):
     tiny.net = Counted(tiny.net)
     z = torch.randn(2, 1, 28, 28)
@@ -387,7 +387,7 @@ def test_no_label_is_the_label_no_class(tiny):
 
 # What a sampler yields
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep])
 def test_a_sampler_yields_every_state_and_calls_its_network_once_a_step(tiny, sampler):
     tiny.net = Counted(tiny.net)
     z = torch.randn(2, 1, 28, 28)
@@ -417,7 +417,7 @@ def test_ddim_is_deterministic_and_leaves_the_random_state_alone(tiny):
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(g.get_state(), own)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddpm, sample.stochastic])
+@pytest.mark.parametrize("sampler", [sample.ddpm, sample.stochastic, sample.multistep])
 def test_a_random_sampler_repeats_itself_from_the_same_seed_only(tiny, sampler):
     z = torch.randn(2, 1, 28, 28)
     draw = lambda seed: sample.last(sampler(tiny, z, 4, LABEL, generator=generator(seed)))
@@ -460,7 +460,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler, sample.heun])
 @pytest.mark.parametrize("change, error, sentence", BAD, ids=lambda value: "")
 def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, error, sentence):
     denoiser = tiny_denoiser()
@@ -471,7 +471,7 @@ def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, erro
     assert denoiser.net.calls == 0 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler, sample.heun])
 def test_a_sampler_checks_labels_itself(sampler):
     """On a GPU a Denoiser does not look at the labels' values, since that would wait for the GPU at every step."""
     unchecked = SimpleNamespace(schedule=schedule.cosine(), n_classes=10)  # not callable: a network call would show

@@ -161,8 +161,7 @@ def _weighed(function, matching_gradient, gan_gradient, share):
         torch.autograd.grad(sum(losses), one, retain_graph=True)
     except RuntimeError as error:
         return torch.tensor(-math.inf) if "second time" in str(error) else error
-    w = torch.tensor(w) if isinstance(w, float) else w
-    return w if one.grad is None else torch.tensor(math.inf)
+    return torch.tensor(math.inf) if one.grad is not None else torch.tensor(w) if isinstance(w, float) else w
 
 
 def _balance(weight=lambda m, r, share: share * m / r, size=lambda gradient: _norms(gradient).mean()):
@@ -196,9 +195,10 @@ ex_6_3 = Exercise("6.3", lambda matching_gradient, gan_gradient, share: ex_4_4.o
 
 # 6.4 simulate(student, alpha, sigma, z, eps) -> the state at the last of the times; ∞ if attached to the student
 
-def _attachment_first(function, *case):
-    state = function(*case)
-    return torch.full_like(state, math.inf) if isinstance(state, Tensor) and state.requires_grad else state
+def _attachment_first(function, student, alpha, sigma, z, eps):
+    state = function(student, alpha, sigma, z, eps)
+    attached = isinstance(state, Tensor) and state.requires_grad
+    return state if not attached else torch.full_like(state, math.inf) if len(eps) else z
 
 
 @torch.no_grad()
