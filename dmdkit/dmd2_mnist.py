@@ -78,16 +78,16 @@ class Setting(dmd_mnist.Setting):
         return evaluate
 
 
-FULL = Setting(guidance=0.15, updates=(1, 2), lr=1e-3, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2700,
-               generator_weight=0.047, critic_weight=0.157)
+WEIGHTS = dict(generator_weight=0.047, critic_weight=0.157)  # ``dmd2.paper_weights`` of 28 × 28 × 1
+FULL = Setting(guidance=0.15, updates=(1, 2), lr=1e-3, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2700, **WEIGHTS)
 FULL_4 = replace(FULL, student_steps=4, n_steps=2100)
 
 SMALL = dict(lr=1e-3, fake_lr=1e-3, ema=0.98, batch_size=32, n_steps=100)
 
 
 def _settings() -> dict[str, dmd_mnist.Setting]:
-    alone, weights = Setting(**SMALL, updates=(1, 1)), dict(generator_weight=0.047, critic_weight=0.157)
-    critic, several = replace(alone, updates=(1, 5), **weights), replace(alone, updates=(1, 2), **weights)
+    alone = Setting(**SMALL, updates=(1, 1))
+    critic, several = (replace(alone, updates=(1, k), **WEIGHTS) for k in (5, 2))
     return {
         "DMD": dmd_mnist.Setting(**SMALL, updates=(1, 1), n_pairs=1280, regression_weight=4.0),
         **{f"1 : {k}": replace(alone, updates=(1, k)) for k in (1, 2, 5, 10)},

@@ -1,5 +1,6 @@
 """The settings of DMD2 on MNIST: what each trains, what is looked at, what its timing evaluates."""
 import dataclasses
+import json
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
@@ -102,3 +103,17 @@ def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name)
     other = dataclasses.asdict(dmd2_mnist.SETTINGS[base])
     differ = {key for key in setting if setting[key] != other[key]}
     assert differ == (changes or {"n_pairs", "regression_weight"})
+
+
+def test_what_lesson_06_says_of_its_runs_is_on_their_card():
+    """Every run of every setting, as many as were to be made, and the differences that the lesson speaks of."""
+    card, runs = dmd2_mnist.card(), dmd2_mnist.load()
+    assert set(runs) == {*dmd2_mnist.SETTINGS, "student-dmd2"} and list(card["figures"]) == list(dmd2_mnist.SETTINGS)
+    distances = {name: figures["frechet_distance"] for name, figures in card["figures"].items()}
+    assert {name: len(seeds) for name, seeds in distances.items()} == {
+        name: dmd2_mnist.SEEDS.get(name, 1) for name in dmd2_mnist.SETTINGS}
+    for name, setting in dmd2_mnist.SETTINGS.items():
+        assert card["figures"][name]["setting"] == json.loads(json.dumps(dataclasses.asdict(setting)))
+    assert min(distances["1 : 1"]) > 100 > max(distances["1 : 2"]) > max(distances["1 : 5"]) > max(distances["1 : 10"])
+    assert max(distances["1 : 10"]) < min(distances["DMD"])
+    assert max(distances["1 : 5"]) < min(distances["with critic"]) < 10 < min(distances["critic alone"])
