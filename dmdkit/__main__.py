@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
         command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
-    evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "multistep"), help="measure one setting, not all of the recipe's")
+    evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "multistep"),
+                          help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     return parser

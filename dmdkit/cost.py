@@ -21,7 +21,7 @@ SDXL = dict(
     transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
     use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=2816)
-"""The U-Net of SDXL-base (Podell et al. 2023) as diffusers describes it: 1024 × 1024 pixels are 128 × 128 × 4 latents."""
+"""The U-Net of SDXL-base (Podell et al. 2023) as diffusers describes it: 1024 × 1024 pixels are 128 × 128 latents."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Cost:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Attention as the fused kernels of GPUs and CPUs do it: what is kept are its inputs and its output. The meta device
-    has no such kernel, and would keep every matrix of attention."""
+    """Attention as the fused kernels of GPUs and CPUs do it: what is kept are its inputs and its output. The meta
+    device has no such kernel, and would keep every matrix of attention."""
 
     @staticmethod
     def forward(ctx, attention, query, key, value):

@@ -110,8 +110,8 @@ class Denoiser(nn.Module):
         return F.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
 
     def bottleneck(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        """What a UNet2DModel has made of x_t (B, C, H, W) halfway, after its middle block: features (B, C', h, w). t, label:
-        (B,). Its way up, the dearer half, is left out."""
+        """What a UNet2DModel has made of x_t (B, C, H, W) halfway, after its middle block: features (B, C', h, w).
+        t, label: (B,). Its way up, the dearer half, is left out."""
         net = self.net
         embedding = net.time_embedding(net.time_proj(t).to(x_t.dtype)) + net.class_embedding(label)
         h = net.conv_in(self._cut(x_t))

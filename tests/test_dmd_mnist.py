@@ -221,7 +221,7 @@ def test_a_measurement_is_what_was_seen_and_what_the_average_scores_and_can_be_s
     assert stored["steps"].tolist() == [0, 1, 2] and list(stored["looks"]) == list(dmd_mnist.Look._fields)
     shapes = {name: tuple(value.shape) for name, value in stored["looks"].items()}
     assert shapes == {"samples": (3, 20, 28, 28), "brightness": (3, 200), "classes": (3, 10), "noised": (3, 4, 28, 28),
-                      "real": (3, 4, 28, 28), "fake": (3, 4, 28, 28)}
+                      "real": (3, 4, 28, 28), "fake": (3, 4, 28, 28), "critic": (3, 2, 0)}
     assert equal([found["looks"][name] for name in shapes], [stored["looks"][name] for name in shapes])
     assert not torch.equal(stored["looks"]["samples"][0], stored["looks"]["samples"][2])
 

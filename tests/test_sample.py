@@ -460,7 +460,8 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler,
+                                     sample.heun])
 @pytest.mark.parametrize("change, error, sentence", BAD, ids=lambda value: "")
 def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, error, sentence):
     denoiser = tiny_denoiser()
@@ -471,7 +472,8 @@ def test_bad_input_is_one_sentence_before_any_network_call(sampler, change, erro
     assert denoiser.net.calls == 0 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler, sample.heun])
+@pytest.mark.parametrize("sampler", [sample.ddim, sample.ddpm, sample.stochastic, sample.multistep, sample.euler,
+                                     sample.heun])
 def test_a_sampler_checks_labels_itself(sampler):
     """On a GPU a Denoiser does not look at the labels' values, since that would wait for the GPU at every step."""
     unchecked = SimpleNamespace(schedule=schedule.cosine(), n_classes=10)  # not callable: a network call would show
