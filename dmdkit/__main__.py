@@ -106,8 +106,12 @@ def run(arguments: argparse.Namespace) -> None:
         module = {"dmd-mnist": dmd_mnist, "dmd2-mnist": dmd2_mnist}[arguments.command]
         print(f"Written to {module.build(student=arguments.student)}.")
     elif arguments.command == "explorer":
-        one_step = isinstance(recipes.recipe(arguments.name), recipes.Distillation)
-        how = dict(samplers=("DDIM",), guidances=(0.0,), steps=(1,)) if one_step else {}
+        plan, how = recipes.recipe(arguments.name), {}
+        if isinstance(plan, recipes.Distillation):
+            if plan.setting.sampling.n_steps > 1:
+                raise ValueError(f"The explorer shows samplers of the teacher and students of one step; {arguments.name} "
+                                 f"draws in {plan.setting.sampling.n_steps}, with fresh noise between them.")
+            how = dict(samplers=("DDIM",), guidances=(0.0,), steps=(1,))
         device = train.accelerator(arguments.cpu).device
         print(f"Written to {explorer.build(arguments.name, device=device, **how)}.")
     elif arguments.command == "dmd-2d":

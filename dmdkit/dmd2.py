@@ -73,13 +73,11 @@ class Gan(NamedTuple):
     batch_size: int         # of all processes together
     generator_weight: float = 1.0
     critic_weight: float = 1.0
-    t_range: tuple[float, float] = (0.0, 1.0)
 
     def _noise(self, x: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """x noised, and its times (B,)."""
         schedule, mine = self.fake.net.schedule, self.fake.share(self.batch_size)
-        low, high = (round(share * schedule.T) for share in self.t_range)
-        t = torch.randint(low, high, (self.batch_size,), generator=g, device=g.device)[mine]
+        t = torch.randint(schedule.T, (self.batch_size,), generator=g, device=g.device)[mine]
         eps = torch.randn(self.batch_size, *x.shape[1:], generator=g, device=g.device)[mine]
         return schedule.noise(x, t, eps), t
 

@@ -52,9 +52,6 @@ class Setting(dmd_mnist.Setting):
         matching = super().evaluations(made)
 
         def adversarial() -> None:
-            if not self.matching:  # what the matching term would have called for
-                generator.accelerator.backward(generator.model(x, T - 1, label).x.square().mean())
-                generator.optimizer.zero_grad()
             with dmd2.frozen(fake.net):
                 fake.net(x.clone().requires_grad_(), t, label, judge=True).sum().backward()
             for _ in range(self.updates[1]):

@@ -56,6 +56,7 @@ class Setting:
 
     @property
     def has_fake(self) -> bool:
+        """Whether a fake score is trained."""
         return self.fake and self.matching
 
     def prepare(self, accelerator: Accelerator, teacher: Denoiser | None = None,
@@ -82,10 +83,12 @@ class Setting:
             lambda: look(learners["generator"].net, fake, real, judge, how=self.sampling), (teacher,))
 
     def fake_score(self, teacher: Denoiser) -> Denoiser:
+        """The fake score as it starts."""
         return teacher.copy()
 
     def step(self, learners: dict[str, train.Learner], real: Callable[..., Prediction],
              given: pairs.Pairs | None) -> train.Step:
+        """The training step of the learners that ``prepare`` made."""
         device = learners["generator"].accelerator.device
         return dmd.dmd_step(
             learners["generator"], learners.get("fake"), real, self.batch_size, updates=self.updates,
@@ -110,8 +113,9 @@ class Setting:
 
         def evaluate() -> None:
             for _ in range(self.updates[0]):
-                if self.matching:
+                if self.matching or not self.n_pairs:  # a sample that no pair asks for
                     backward(generator, generator.model(z, T - 1, label).x)
+                if self.matching:
                     with torch.no_grad():
                         made.frozen[0](z, t, label, self.guidance)
                         if fake:

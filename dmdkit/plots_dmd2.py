@@ -1,9 +1,6 @@
 """Pictures of DMD2 (lesson 06). Each function takes data and returns a matplotlib Figure."""
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from .plots import BLUE, GREEN, GREY, ORANGE
 from .plots_mnist import COLOURS, DATA, FROZEN, TRAINED, arrow, bare, box, canvas

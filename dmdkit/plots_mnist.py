@@ -150,7 +150,7 @@ def box(axes: Axes, x: float, y: float, text: str, colour: str, width: float = 1
 
 
 def arrow(axes: Axes, start: tuple, end: tuple, text: str = "", colour: str = "black", bend: float = 0.0,
-           dashed: bool = False, shift: tuple = (0, 0.12)) -> None:
+          dashed: bool = False, shift: tuple = (0, 0.12)) -> None:
     axes.annotate("", xy=end, xytext=start, arrowprops=dict(
         arrowstyle="-|>", color=colour, linewidth=1.4, connectionstyle=f"arc3,rad={bend}",
         linestyle="--" if dashed else "-", shrinkA=2, shrinkB=2))
@@ -183,7 +183,7 @@ def draw_networks() -> Figure:
                        ((7.7, 1.8), (8.3, 2.5)), ((7.7, 1.6), (8.2, 0.9))):
         arrow(axes, start, end)
     arrow(axes, (9.1, 2.95), (3.0, 2.05), "1  matching: g = (μ_fake − μ_real) / mean|x − μ_real|", BLUE, 0.22, True,
-           (0, 0.85))
+          (0, 0.85))
     arrow(axes, (3.0, 0.65), (3.0, 1.35), "", ORANGE, 0, True)
     axes.text(2.9, 0.98, "2  regression: d(G(z), y)", fontsize=8, color=ORANGE, ha="right", va="center")
     arrow(axes, (5.1, 1.33), (8.2, 0.6), "", GREEN, 0.25, True)

@@ -324,8 +324,8 @@ def benchmark(name: str, n: int = 10, cpu: bool = False) -> dict:
 
 
 def speed(name: str, n_steps: int = 400, n_images: int = 10, repeats: int = 3, device: str = "cpu") -> dict:
-    """One step of a student against ``n_steps`` DDIM steps of its teacher for the same images, in seconds: medians,
-    timed in turns in one run. Without guidance a step of the teacher is one evaluation of the same network, with the
+    """A student's sampling against ``n_steps`` DDIM steps of its teacher for the same images, in seconds: medians, timed
+    in turns in one run. Without guidance a step of the teacher is one evaluation of the same network, with the
     guidance that the student was distilled with it is two. Raises ValueError for what is not a student."""
     if not isinstance(recipe(name), Distillation):
         raise ValueError(f"{name!r} is not a student of a teacher; give one of "
@@ -334,7 +334,7 @@ def speed(name: str, n_steps: int = 400, n_images: int = 10, repeats: int = 3, d
     teacher = store.load(setting.teacher, device)
     z = torch.randn(n_images, *student.sample_shape, device=device)
     label = torch.arange(n_images, device=device) % student.n_classes
-    one, found = lambda: student.generate(z, label), {"images": n_images, "steps": n_steps}
+    one, found = lambda: setting.sampling.images(student, z, label), {"images": n_images, "steps": n_steps}
     for key, guidance in (("", 0.0), ("_guided", setting.guidance)):
         many = lambda: sample.last(sample.ddim(teacher, z, n_steps, label, guidance))
         slow, fast = _interleaved(many, lambda: [one() for _ in range(20)], repeats, torch.device(device))

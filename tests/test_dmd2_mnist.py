@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import LCMScheduler, UNet2DModel
 from test_dmd import generator
 
-from dmdkit import dmd2, dmd2_mnist, dmd_mnist, evaluation, recipes, sample, schedule
+from dmdkit import __main__, data, dmd2, dmd2_mnist, dmd_mnist, evaluation, recipes, sample, schedule, store
 
 S = schedule.cosine()
 TINY = dmd2_mnist.Setting(guidance=0.5, batch_size=4, n_steps=2, lr=1e-3, fake_lr=1e-3, updates=(1, 2))
@@ -117,3 +118,34 @@ def test_what_lesson_06_says_of_its_runs_is_on_their_card():
     assert min(distances["1 : 1"]) > 100 > max(distances["1 : 2"]) > max(distances["1 : 5"]) > max(distances["1 : 10"])
     assert max(distances["1 : 10"]) < min(distances["DMD"])
     assert max(distances["1 : 5"]) < min(distances["with critic"]) < 10 < min(distances["critic alone"])
+
+
+def test_the_shipped_student_of_four_steps_draws_the_same_by_diffusers():
+    """Its folder alone, with diffusers' classes: the U-Net, and LCMScheduler from the scheduler's config in it."""
+    folder, times = data.ROOT / "student-dmd2-4step", [1023, 767, 511, 255]
+    net, scheduler = UNet2DModel.from_pretrained(folder).float(), LCMScheduler.from_pretrained(folder)
+    scheduler.set_timesteps(timesteps=times, original_inference_steps=1024)
+    assert scheduler.timesteps.tolist() == times
+    z, label, g = torch.randn(2, 1, 28, 28), torch.tensor([3, 8]), generator(5)
+    x = torch.nn.functional.pixel_unshuffle(z, 2)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(x, t, class_labels=label).sample, t, x, generator=g).prev_sample
+    g, student = generator(5), store.load("student-dmd2-4step")
+    noise = [torch.nn.functional.pixel_shuffle(torch.randn(2, 4, 14, 14, generator=g), 2) for _ in times[1:]]
+    x_t = z
+    for t, after, eps in zip(times, [*times[1:], -1], [*noise, 0 * z]):  # theirs is drawn in the space of the network
+        with torch.no_grad():
+            x_t = S.noise(student(x_t, t, label).x, after, eps)
+    torch.testing.assert_close(torch.nn.functional.pixel_shuffle(x, 2), x_t, rtol=1e-3, atol=1e-3)
+
+
+def test_what_takes_one_step_refuses_or_knows_a_student_of_four(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["dmdkit", "explorer", "student-dmd2-4step"])
+    assert __main__.main() == 1
+    assert "student-dmd2-4step draws in 4, with fresh noise" in capsys.readouterr().err
+    calls = []
+    monkeypatch.setattr(evaluation.sample, "multistep", lambda net, z, n, *rest: calls.append(n) or iter(
+        [sample.State(n, 255, z, z)]))
+    recipes.speed("student-dmd2-4step", n_steps=2, n_images=2, repeats=1)
+    assert set(calls) == {4}
