@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         plan, how = recipes.recipe(arguments.name), {}
         if isinstance(plan, recipes.Distillation):
             if plan.setting.sampling.n_steps > 1:
-                raise ValueError(f"The explorer shows the teacher's samplers and students of one step; {arguments.name} "
+                raise ValueError(f"The explorer shows the teacher's samplers and one-step students; {arguments.name} "
                                  f"draws in {plan.setting.sampling.n_steps}, with fresh noise between them.")
             how = dict(samplers=("DDIM",), guidances=(0.0,), steps=(1,))
         device = train.accelerator(arguments.cpu).device
