@@ -324,8 +324,8 @@ def benchmark(name: str, n: int = 10, cpu: bool = False) -> dict:
 
 
 def speed(name: str, n_steps: int = 400, n_images: int = 10, repeats: int = 3, device: str = "cpu") -> dict:
-    """A student's sampling against ``n_steps`` DDIM steps of its teacher for the same images, in seconds: medians, timed
-    in turns in one run. Without guidance a step of the teacher is one evaluation of the same network, with the
+    """A student's sampling against ``n_steps`` DDIM steps of its teacher for the same images, in seconds: medians,
+    timed in turns in one run. Without guidance a step of the teacher is one evaluation of the same network, with the
     guidance that the student was distilled with it is two. Raises ValueError for what is not a student."""
     if not isinstance(recipe(name), Distillation):
         raise ValueError(f"{name!r} is not a student of a teacher; give one of "
