@@ -12,8 +12,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS) $(ROOT_OPTIONS) $(DISPLAY_OPTIONS)
 
 test: $(READY)
-	DMDKIT_FAST=1 $(BIN)/python -m pytest tests
-	DMDKIT_FAST=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	DMDKIT_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 # Executes every lesson with its full budget and keeps the outputs: what is committed.
 notebooks: $(READY)

@@ -8,8 +8,8 @@
     python -m dmdkit explorer teacher
     python -m dmdkit pairs [--pairs 12800] [--out runs/pairs-teacher]
     python -m dmdkit dmd-2d
-    python -m dmdkit dmd-mnist [--student runs/student-dmd.training]
-    python -m dmdkit dmd2-mnist [--student runs/student-dmd2.training]
+    python -m dmdkit dmd-mnist [--students runs/student-dmd.training]
+    python -m dmdkit dmd2-mnist [--students runs/student-dmd2*.training]
     python -m dmdkit chain [--share 0.25] [--resume] [--out runs] [--cpu]
     python -m dmdkit curve [--images 1000] [--save] [--cpu]
     python -m dmdkit progressive [--cheaper runs/cheaper]
@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("dmd-2d", help="run the experiments in two dimensions of lesson 03")
     for command, lesson in (("dmd-mnist", "04"), ("dmd2-mnist", "06")):
         commands.add_parser(command, help=f"run the ablations of lesson {lesson}").add_argument(
-            "--student", type=Path, help="the folder of the full training, whose pictures are stored with them")
+            "--students", type=Path, nargs="*", default=[],
+            help="the folders of full trainings, whose pictures are stored with them")
     pairs = commands.add_parser("pairs", help="make noise–image pairs of the teacher")
     pairs.add_argument("--pairs", type=int, default=12_800)
     pairs.add_argument("--out", type=Path, default=recipes.RUNS / "pairs-teacher", help="folder for the shards")
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(made.z)} pairs are in {arguments.out}.")
     elif arguments.command in ("dmd-mnist", "dmd2-mnist"):
         module = {"dmd-mnist": dmd_mnist, "dmd2-mnist": dmd2_mnist}[arguments.command]
-        print(f"Written to {module.build(student=arguments.student)}.")
+        print(f"Written to {module.build(students=arguments.students)}.")
     elif arguments.command == "explorer":
         plan, how = recipes.recipe(arguments.name), {}
         if isinstance(plan, recipes.Distillation):

@@ -15,8 +15,9 @@ from .train import Learner, Step, denoising_loss
 
 WEIGHTINGS = ("released", "paper", "kl", "none")
 
-Inputs = Callable[[Tensor, Tensor | None, torch.Generator], tuple[Tensor, int | Tensor, Tensor | None]]
-"""(z, label, g) → what the generator is called with: a state x_t, its t and its label."""
+Inputs = Callable[[Tensor, Tensor | None, torch.Generator],
+                  tuple[Tensor, int | Tensor, Tensor | None, Tensor | None]]
+"""(z, label, g) → what the generator is called with, a state x_t, its t and its label; and the fake score's label."""
 
 
 class Adversary(Protocol):
@@ -120,15 +121,16 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         return torch.randint(round(low * schedule.T), round(high * schedule.T), (batch_size,), generator=g,
                              device=g.device)[mine]
 
-    def samples(z: Tensor, label: Tensor | None, g: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        x_t, t, label = inputs(z, label, g) if inputs else (z, schedule.T - 1, label)
-        return generator.model(x_t, t, label).x, label
+    def samples(z: Tensor, label: Tensor | None, g: torch.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Samples, their labels, and the labels that the fake score and the adversary are told."""
+        x_t, t, label, told = inputs(z, label, g) if inputs else (z, schedule.T - 1, label, label)
+        return generator.model(x_t, t, label).x, label, told
 
-    def matching_term(x: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def matching_term(x: Tensor, eps: Tensor, t: Tensor, label: Tensor | None, told: Tensor | None) -> Tensor:
         with torch.no_grad():
             x_t = schedule.noise(x, t, eps)
             mu_real = real(x_t, t, label).x
-            mu_fake = fake.model(x_t, t, label).x if fake else x
+            mu_fake = fake.model(x_t, t, told).x if fake else x
             gradient = matching_gradient(x, mu_real, mu_fake, *schedule.at(t, x), weighting)
         return matching_loss(x, gradient)
 
@@ -142,23 +144,23 @@ def dmd_step(generator: Learner, fake: Learner | None, real: Callable[..., Predi
         values, terms = {}, {}
         if matching or adversary:
             (z, eps, label), t = draw(g), times(g, low, high)
-            x, label = samples(z, label, g)
+            x, label, told = samples(z, label, g)
         if matching:
-            terms["matching"] = 1, matching_term(_watch(x, "matching gradient", values), eps, t, label)
+            terms["matching"] = 1, matching_term(_watch(x, "matching gradient", values), eps, t, label, told)
         if pairs:
             terms["regression"] = regression_weight, regression_term(g, values)
         if adversary:
             x = _watch(x, "gan gradient", values)
-            terms["gan"] = adversary.generator_weight, adversary.generator_loss(x, label, g)
+            terms["gan"] = adversary.generator_weight, adversary.generator_loss(x, told, g)
         return values | down(generator, terms)
 
     def update_fake(g: torch.Generator) -> dict[str, Tensor]:
         (z, eps, label), t = draw(g), times(g, 0, 1)
         with torch.no_grad():  # the fake score describes the samples, it must not move them
-            x, label = samples(z, label, g)
-        terms = {"fake": (1, denoising_loss(fake.model, schedule, fake.net.prediction, x, eps, t, label).mean())}
+            x, _, told = samples(z, label, g)
+        terms = {"fake": (1, denoising_loss(fake.model, schedule, fake.net.prediction, x, eps, t, told).mean())}
         if adversary:
-            terms["critic"] = adversary.critic_weight, adversary.critic_loss(x, label, g)
+            terms["critic"] = adversary.critic_weight, adversary.critic_loss(x, told, g)
         return down(fake, terms)
 
     def down(learner: Learner, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:

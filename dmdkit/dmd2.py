@@ -53,6 +53,26 @@ class Critic(Denoiser):
         return self.head(self.bottleneck(x_t, t, label)).to(x_t.dtype)
 
 
+def step_aware(denoiser: Denoiser, n_steps: int) -> Denoiser:
+    """A copy that is also told which of a student's n_steps steps made a sample: label + step (n_classes + 1), for step
+    0 … n_steps − 1. The label's row of the embedding is there once a step, alike at first.
+
+    A fake score that is not told describes the samples of all steps together. Then these must be distributed like
+    the data together, and not those of the last step, the ones in use, by themselves.
+    """
+    copy, rows = denoiser.copy(), denoiser.n_classes + 1
+    net = type(copy.net).from_config({**copy.net.config, "num_class_embeds": n_steps * rows})
+    weights = copy.net.state_dict()
+    weights["class_embedding.weight"] = weights["class_embedding.weight"].repeat(n_steps, 1)
+    net.load_state_dict(weights)
+    return Denoiser(net, copy.schedule, copy.prediction, copy.patch, n_steps * rows - 1)
+
+
+def label_shift(student: Denoiser, fake: Denoiser, step: int | Tensor) -> int | Tensor:
+    """What is added to a label to tell the fake score that ``step`` made the sample: 0 if it is not ``step_aware``."""
+    return 0 if fake.n_classes == student.n_classes else step * (student.n_classes + 1)
+
+
 @contextmanager
 def frozen(net: nn.Module):
     """Within, a loss that passes through the network leaves no gradient in it."""
@@ -73,6 +93,7 @@ class Gan(NamedTuple):
     batch_size: int         # of all processes together
     generator_weight: float = 1.0
     critic_weight: float = 1.0
+    shift: Tensor | int = 0  # (B,) of this process, what a label is to the critic beyond the digit: see ``step_aware``
 
     def _noise(self, x: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """x noised, and its times (B,)."""
@@ -89,7 +110,7 @@ class Gan(NamedTuple):
     def critic_loss(self, x: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
         real, real_label = real_batch(self.images, self.fake, self.batch_size, g)
         (fake_t, t), (real_t, real_at) = self._noise(x, g), self._noise(real, g)
-        labels = None if label is None else torch.cat([label, real_label])
+        labels = None if label is None else torch.cat([label, real_label + self.shift])
         logits = self.fake.model(torch.cat([fake_t, real_t]), torch.cat([t, real_at]), labels, judge=True)
         return critic_loss(*logits.chunk(2))
 
@@ -148,27 +169,37 @@ def simulate(denoiser: Callable[..., Prediction], schedule: Schedule, z: Tensor,
     return x_t
 
 
-def several_steps(generator: Learner, n_steps: int, batch_size: int, images: Images | None = None) -> dmd.Inputs:
+def exit_steps(learner: Learner, n_steps: int, batch_size: int) -> Tensor:
+    """(B,) of this process: the step, 0 … n_steps − 1, that each sample of a batch is made by; each n-th by another.
+    Raises ValueError if a process's share of the batch has not a sample for each step."""
+    exits = (torch.arange(batch_size) * n_steps // batch_size)[learner.share(batch_size)]
+    if len(exits.unique()) < n_steps:
+        raise ValueError(f"Each process's share of a batch needs a sample for each of the {n_steps} steps; "
+                         f"batch_size {batch_size} is too small.")
+    return exits.to(learner.accelerator.device)
+
+
+def several_steps(generator: Learner, n_steps: int, batch_size: int, images: Images | None = None,
+                  shift: Tensor | int = 0) -> dmd.Inputs:
     """What an n-step student is trained on: each n-th of a batch at another time of its list.
 
     images: noise real images instead of simulating what the student itself will meet there. That is the mismatch
     of training and use which backward simulation is there to mend.
-    Raises ValueError if a process's share of the batch has not a sample for each step.
+    shift: (B,) added to the labels that the fake score is told.
+    Raises what ``exit_steps`` raises.
     """
     schedule, mine = generator.net.schedule, generator.share(batch_size)
-    times, device = schedule.steps(n_steps), generator.accelerator.device
-    exits = (torch.arange(batch_size) * n_steps // batch_size)[mine]
-    if len(exits.unique()) < n_steps:
-        raise ValueError(f"Each process's share of a batch needs a sample for each of the {n_steps} steps; "
-                         f"batch_size {batch_size} is too small.")
-    exits, t = exits.to(device), times[exits].to(device)
+    times, exits = schedule.steps(n_steps), exit_steps(generator, n_steps, batch_size)
+    t = times.to(exits.device)[exits]
 
-    def inputs(z: Tensor, label: Tensor | None, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    def inputs(z: Tensor, label: Tensor | None, g: torch.Generator):
         if images:
             x, label = real_batch(images, generator, batch_size, g)
-            return schedule.noise(x, t, z), t, label  # at T−1 α is 0, and this is z
-        eps = torch.randn(n_steps - 1, batch_size, *z.shape[1:], generator=g, device=g.device)[:, mine]
-        return simulate(generator.model, schedule, z, label, times, exits, eps), t, label
+            x_t = schedule.noise(x, t, z)  # at T−1 α is 0, and this is z
+        else:
+            eps = torch.randn(n_steps - 1, batch_size, *z.shape[1:], generator=g, device=g.device)[:, mine]
+            x_t = simulate(generator.model, schedule, z, label, times, exits, eps)
+        return x_t, t, label, None if label is None else label + shift
 
     return inputs
 
@@ -181,12 +212,12 @@ def dmd2_step(generator: Learner, fake: Learner, real: Callable[..., Prediction]
 
     Args:
         generator, fake, real, t_range, weighting, matching: as ``dmd.dmd_step``'s. With a weight of the critic's,
-            fake.net is a ``Critic``.
+            fake.net is a ``Critic``. A fake score that is ``step_aware`` is told the step of every sample.
         images: real images, for the critic and where ``backward_simulation`` is off.
         generator_weight, critic_weight: of the adversarial losses; 0 leaves them out.
         n_steps: the student's number of steps.
-    Raises ValueError for weights that do not go together, missing images or a bad n_steps, and what ``dmd.dmd_step``
-    raises.
+    Raises ValueError for weights that do not go together, missing images, a bad n_steps or a fake score that is aware
+    of other steps, and what ``dmd.dmd_step`` raises.
     """
     if not (generator_weight == critic_weight == 0 or generator_weight > 0 and critic_weight > 0):
         raise ValueError("The weights of the generator's and the critic's loss must both be positive, or both 0; got "
@@ -194,9 +225,14 @@ def dmd2_step(generator: Learner, fake: Learner, real: Callable[..., Prediction]
     if images is None and (critic_weight or not backward_simulation):
         raise ValueError("The critic, and inputs without backward simulation, need real images; pass images=.")
     generator.net.schedule.steps(n_steps)  # refuses a bad number before any work
+    shift = label_shift(generator.net, fake.net, exit_steps(generator, n_steps, batch_size))
+    labels, known = generator.net.n_classes + 1, fake.net.n_classes + 1
+    if known not in (labels, labels * n_steps):
+        raise ValueError(f"The fake score knows {known} labels, no class among them; for a student of {n_steps} steps "
+                         f"it must know {labels}, or {labels * n_steps} to be told the step as well.")
     images = images and images.to(generator.accelerator.device)
-    gan = Gan(fake, images, batch_size, generator_weight, critic_weight) if critic_weight else None
+    gan = Gan(fake, images, batch_size, generator_weight, critic_weight, shift) if critic_weight else None
     met = None if backward_simulation else images
-    inputs = several_steps(generator, n_steps, batch_size, met) if n_steps > 1 else None
+    inputs = several_steps(generator, n_steps, batch_size, met, shift) if n_steps > 1 else None
     return dmd.dmd_step(generator, fake, real, batch_size, updates=(1, fake_updates), t_range=t_range,
                         weighting=weighting, matching=matching, inputs=inputs, adversary=gan)

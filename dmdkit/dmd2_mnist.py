@@ -23,6 +23,8 @@ class Setting(dmd_mnist.Setting):
     critic_weight: float = 0.0
     student_steps: int = 1
     backward_simulation: bool = True
+    step_aware: bool = False      # the fake score is told which step made a sample
+    start: str = ""               # the artefact that the student starts from; none: the teacher
 
     @property
     def sampling(self) -> Sampling:
@@ -32,8 +34,17 @@ class Setting(dmd_mnist.Setting):
     def has_fake(self) -> bool:
         return True
 
+    def origin(self) -> dict[str, str]:
+        if not self.start:
+            return super().origin()
+        return super().origin() | {"start": self.start, "start_sha256": dmd_mnist.origin(self.start)["teacher_sha256"]}
+
+    def student(self, teacher: Denoiser) -> Denoiser:
+        return dmd_mnist.load_teacher(self.start) if self.start else teacher.copy()
+
     def fake_score(self, teacher: Denoiser) -> Denoiser:
-        return dmd2.Critic(teacher.copy()) if self.critic_weight else teacher.copy()
+        fake = dmd2.step_aware(teacher, self.student_steps) if self.step_aware else teacher.copy()
+        return dmd2.Critic(fake) if self.critic_weight else fake
 
     def step(self, learners: dict[str, train.Learner], real: Callable[..., Prediction], given=None) -> train.Step:
         images = mnist() if self.critic_weight or not self.backward_simulation else None
@@ -76,28 +87,32 @@ class Setting(dmd_mnist.Setting):
 
 
 WEIGHTS = dict(generator_weight=0.047, critic_weight=0.157)  # ``dmd2.paper_weights`` of 28 × 28 × 1
-FULL = Setting(guidance=0.15, updates=(1, 2), lr=1e-3, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2700, **WEIGHTS)
-FULL_4 = replace(FULL, student_steps=4, n_steps=2100)
+NO_CRITIC = Setting(lr=7e-4, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2200)
+FULL = replace(NO_CRITIC, start="student-dmd2-no-critic", lr=3e-4, n_steps=800, **WEIGHTS)
+FULL_4 = replace(NO_CRITIC, n_steps=1800, student_steps=4, step_aware=True)
 
 SMALL = dict(lr=1e-3, fake_lr=1e-3, ema=0.98, batch_size=32, n_steps=100)
 
 
 def _settings() -> dict[str, dmd_mnist.Setting]:
-    alone = Setting(**SMALL, updates=(1, 1))
-    critic, several = (replace(alone, updates=(1, k), **WEIGHTS) for k in (5, 2))
+    alone = Setting(**SMALL)
+    critic, four = replace(alone, **WEIGHTS), replace(alone, student_steps=4, step_aware=True)
     return {
         "DMD": dmd_mnist.Setting(**SMALL, updates=(1, 1), n_pairs=1280, regression_weight=4.0),
         **{f"1 : {k}": replace(alone, updates=(1, k)) for k in (1, 2, 5, 10)},
         "with critic": critic,
         "critic alone": replace(critic, matching=False),
-        "1 step": several,
-        "2 steps": replace(several, student_steps=2),
-        "4 steps": replace(several, student_steps=4),
-        "4 steps, real inputs": replace(several, student_steps=4, backward_simulation=False)}
+        "2 steps": replace(four, student_steps=2),
+        "4 steps": four,
+        "4 steps, not told": replace(four, step_aware=False),
+        "4 steps, real inputs": replace(four, backward_simulation=False),
+        "1 : 1, 1,000": replace(NO_CRITIC, updates=(1, 1), n_steps=1000),
+        "critic alone, 400": replace(NO_CRITIC, matching=False, **WEIGHTS, n_steps=400)}
 
 
 SETTINGS = _settings()  # the runs of lesson 06: each differs from another in what its name says
-SEEDS = dict.fromkeys(("DMD", "1 : 1", "1 : 5", "with critic", "critic alone", "4 steps", "4 steps, real inputs"), 3)
+SEEDS = dict.fromkeys(("DMD", "1 : 1", "1 : 5", "with critic", "critic alone"), 3) | dict.fromkeys(
+    ("4 steps", "4 steps, not told", "4 steps, real inputs"), 2)  # the rest once
 
 load, card = partial(dmd_mnist.load, lesson="dmd2-mnist"), partial(dmd_mnist.card, lesson="dmd2-mnist")
 build = partial(dmd_mnist.build, lesson="dmd2-mnist", settings=SETTINGS, seeds=SEEDS)

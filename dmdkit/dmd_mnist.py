@@ -6,7 +6,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,7 @@ class Setting:
                 given = find_pairs(teacher, self)
         learner = lambda net, lr, updates, ema: train.Learner(net, accelerator, lr=lr, ema=ema,
                                                               n_steps=self.n_steps * max(updates, 1))
-        learners = {"generator": learner(teacher.copy(), self.lr, self.updates[0], self.ema)}
+        learners = {"generator": learner(self.student(teacher), self.lr, self.updates[0], self.ema)}
         if self.has_fake:
             learners["fake"] = learner(self.fake_score(teacher), self.fake_lr, self.updates[1], 0.0)
         real, judge = partial(teacher, guidance=self.guidance), store.load("judge", accelerator.device)
@@ -81,6 +81,14 @@ class Setting:
         return train.Training(
             learners, self.step(learners, real, given),
             lambda: look(learners["generator"].net, fake, real, judge, how=self.sampling), (teacher,))
+
+    def origin(self) -> dict[str, str]:
+        """What is noted of the networks that it starts from."""
+        return origin(self.teacher)
+
+    def student(self, teacher: Denoiser) -> Denoiser:
+        """The generator as it starts."""
+        return teacher.copy()
 
     def fake_score(self, teacher: Denoiser) -> Denoiser:
         """The fake score as it starts."""
@@ -180,19 +188,20 @@ def look(generator: Denoiser, fake: Denoiser | None, real: Callable[..., Predict
     t = generator.schedule.T // 2
     x_t = generator.schedule.noise(x[:4], t, eps.to(device))
     mu_real = real(x_t, t, label[:4]).x
-    mu_fake = fake(x_t, t, label[:4]).x if fake else x[:4]
+    shift = dmd2.label_shift(generator, fake, how.n_steps - 1) if fake else 0  # x is what the last step made
+    mu_fake = fake(x_t, t, label[:4] + shift).x if fake else x[:4]
     samples, *seen = (to_uint8(images).squeeze(1).cpu() for images in (x[:20], x_t, mu_real, mu_fake))
     found = Look(samples, x.flatten(1).mean(1).cpu(), torch.bincount(judge(x).argmax(1).cpu(), minlength=10), *seen)
-    return found._replace(critic=_verdicts(fake, x, label, g)) if isinstance(fake, dmd2.Critic) else found
+    return found._replace(critic=_verdicts(fake, x, label, shift, g)) if isinstance(fake, dmd2.Critic) else found
 
 
-def _verdicts(critic: dmd2.Critic, x: Tensor, label: Tensor, g: torch.Generator) -> Tensor:
+def _verdicts(critic: dmd2.Critic, x: Tensor, label: Tensor, shift: int, g: torch.Generator) -> Tensor:
     """The critic's probability of "real" for as many test images as samples x, and for these, noised to all levels."""
     real, real_label = mnist(train=False).batch(torch.arange(len(x)))
     t = torch.arange(len(x), device=x.device) * critic.schedule.T // len(x)
     eps = torch.randn(x.shape, generator=g).to(x.device)
     sides = (real.to(x.device), real_label.to(x.device)), (x, label)
-    return torch.stack([critic(critic.schedule.noise(one, t, eps), t, its, judge=True).sigmoid().cpu()
+    return torch.stack([critic(critic.schedule.noise(one, t, eps), t, its + shift, judge=True).sigmoid().cpu()
                         for one, its in sides])
 
 
@@ -255,17 +264,17 @@ def measure(setting: Setting, score: metrics.Scorer, seed: int = 0, n_images: in
 
 
 def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[str, int] = SEEDS,
-          student: Path | None = None, lesson: str = "dmd-mnist", settings: dict[str, Setting] = SETTINGS) -> Path:
+          students: Iterable[Path] = (), lesson: str = "dmd-mnist", settings: dict[str, Setting] = SETTINGS) -> Path:
     """Run the ablations of a lesson (all by default) and store what ``measure`` keeps, with a card; returns the file's
     path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them.
 
     seeds: how many runs of each, or of those named, where the rest has one.
-    student: the folder of the full training (``runs/student-dmd.training``), whose looks are stored with them.
+    students: folders of full trainings (``runs/student-dmd.training``), whose looks are stored with them.
     lesson, settings: the folder's name, and its settings by name.
     Raises ValueError for an unknown name, RuntimeError for a teacher, trunk or folder that is not there.
     """
     chosen = {name: setting_of(name, settings) for name in names or settings}
-    extra = {Path(student).stem: recorded(student)} if student else {}
+    extra = {Path(student).stem: recorded(student) for student in students}
     for setting in chosen.values():  # what is missing is missed now, and not after an hour
         load_teacher(setting.teacher)
         perceptual.distance(setting.distance)
@@ -276,8 +285,8 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[s
         for name, setting in chosen.items():
             done = []
             for seed in range(times[name]):
-                sha256 = origin(setting.teacher)["teacher_sha256"]  # another teacher, another run
-                key = hashlib.sha256(repr((setting, seed, sha256)).encode()).hexdigest()[:12]
+                origins = [value for name, value in setting.origin().items() if name.endswith("sha256")]
+                key = hashlib.sha256(repr((setting, seed, *origins)).encode()).hexdigest()[:12]
                 kept = RUNS / "dmd-mnist" / f"{key}.safetensors"
                 if not kept.exists():
                     begun = time.perf_counter()

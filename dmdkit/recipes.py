@@ -81,7 +81,7 @@ class Distillation:
         return replace(self.setting, n_steps=n_steps).prepare(accelerator)
 
     def origin(self, out: Path = RUNS) -> dict[str, str]:
-        return dmd_mnist.origin(self.setting.teacher)
+        return self.setting.origin()
 
     def evaluations(self, made: train.Training) -> Callable[[], None]:
         return self.setting.evaluations(made)
@@ -115,11 +115,15 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "student-regression": Distillation(
         "What student-dmd is without its matching term: one step by regression on the same pairs alone.",
         dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
+    "student-dmd2-no-critic": Distillation(
+        "One-step student of the teacher by distribution matching on two time scales: no pairs, and no critic yet.",
+        dmd2_mnist.NO_CRITIC, seed=0, samplings=(Sampling("multistep", 1),)),
     "student-dmd2": Distillation(
-        "One-step student of the teacher by DMD2: two time scales and a critic, no noise–image pairs.",
+        "One-step student of the teacher by DMD2: student-dmd2-no-critic, trained on with a critic.",
         dmd2_mnist.FULL, seed=0, samplings=(Sampling("multistep", 1),)),
     "student-dmd2-4step": Distillation(
-        "Four-step student of the teacher by DMD2 with backward simulation: two time scales and a critic, no pairs.",
+        "Four-step student of the teacher by DMD2 with backward simulation: two time scales, no pairs, no critic. Its "
+        "fake score was told which step made a sample.",
         dmd2_mnist.FULL_4, seed=0, samplings=(Sampling("multistep", 4),)),
     # the documents' own set-up: not among what ships, since on a CPU it takes days
     "poster-teacher": Recipe(
@@ -180,9 +184,10 @@ def _claim(work: Path, run: dict, resume: bool, accelerator: Accelerator) -> Non
     """Note in ``work`` which run it is of. Raises RuntimeError where one from another teacher is to be resumed."""
     note = work / "recipe.json"
     before = json.loads(note.read_text()) if resume and note.exists() else run
-    if before.get("teacher_sha256") != run.get("teacher_sha256"):
-        raise RuntimeError(f"The training in {work} started from another {run['teacher']} than the one that is there "
-                           "now. Start it again without --resume.")
+    for role in ("teacher", "start"):
+        if before.get(f"{role}_sha256") != run.get(f"{role}_sha256"):
+            raise RuntimeError(f"The training in {work} started from another {run.get(role) or before[role]} than the "
+                               "one that is there now. Start it again without --resume.")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files.write_atomically(note, json.dumps(run).encode())

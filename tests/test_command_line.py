@@ -217,7 +217,7 @@ def test_a_students_speed_is_a_ratio_of_two_times(call, monkeypatch):
 
 @pytest.mark.parametrize("words, sentence", [
     (("speed", "teacher"), "'teacher' is not a student"), (("pairs", "--pairs", 0), "must be at least 1; got 0"),
-    (("dmd-mnist", "--student", "nowhere"), "nowhere holds no training of a student"),
+    (("dmd-mnist", "--students", "nowhere"), "nowhere holds no training of a student"),
     (("chain", "--share", 0), "The share of the updates must be positive"),
     (("curve", "--images", 15), "n must be a multiple of 10")])
 def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, words, sentence):

@@ -299,13 +299,13 @@ def double():
 
 
 class Painter(nn.Module):
-    """A network for 2 × 2 images of three classes: x-prediction a x + b[label]. It notes the labels it is asked for."""
+    """A network for 2 × 2 images: x-prediction a x + b[label]. It notes the labels it is asked for."""
     sample_shape = (1, 2, 2)
 
-    def __init__(self, a: float, seed: int):
+    def __init__(self, a: float, seed: int, n_classes: int = 3):
         super().__init__()
         self.a = nn.Parameter(torch.tensor(a))
-        self.b = nn.Parameter(torch.randn(4, 1, 2, 2, generator=generator(seed)))
+        self.b = nn.Parameter(torch.randn(n_classes + 1, 1, 2, 2, generator=generator(seed)))
         self.asked = []
 
     def forward(self, x, t, class_labels):

@@ -98,9 +98,10 @@ def test_frozen_ends_also_when_what_is_inside_fails():
 class Judge(Denoiser):
     """A painter whose logit of x_t is c a Σ x_t + d[label] + t/1024; it notes what it judges."""
 
-    def __init__(self, seed: int):
-        super().__init__(Painter(0.4, seed), S, "x", n_classes=3)
-        self.c, self.d = nn.Parameter(torch.tensor(0.3)), nn.Parameter(torch.randn(4, generator=generator(seed)))
+    def __init__(self, seed: int, n_classes: int = 3):
+        super().__init__(Painter(0.4, seed, n_classes), S, "x", n_classes=n_classes)
+        self.c = nn.Parameter(torch.tensor(0.3))
+        self.d = nn.Parameter(torch.randn(n_classes + 1, generator=generator(seed)))
         self.judged = []
 
     def forward(self, x_t, t, label=None, guidance=0.0, judge=False):
@@ -116,9 +117,9 @@ def painted() -> data.Images:
                        torch.tensor([0, 1, 2, 1, 0, 2, 0]))
 
 
-def made(n: int, **options):
-    """Generator, fake score and teacher, and the step of n samples."""
-    one, other, teacher = Recorder(painter(0.5, 1)), Recorder(Judge(2)), painter(0.6, 3)
+def made(n: int, labels: int = 3, **options):
+    """Generator, fake score (that knows so many labels) and teacher, and the step of n samples."""
+    one, other, teacher = Recorder(painter(0.5, 1)), Recorder(Judge(2, labels)), painter(0.6, 3)
     options = dict(images=painted(), fake_updates=1, generator_weight=0.25, critic_weight=0.75) | options
     return one, other, teacher, dmd2.dmd2_step(one, other, teacher, n, **options)
 
@@ -282,8 +283,8 @@ TIMES = {4: [1023, 1023, 767, 767, 511, 511, 255, 255], 3: [1023] * 3 + [682] * 
 def test_each_nth_of_a_batch_is_at_another_time_and_meets_what_the_student_makes(double, n):
     one = Recorder(painter(0.5, 1))
     z, label, g = torch.randn(8, 1, 2, 2), torch.arange(8) % 3, generator(5)
-    x_t, t, same = dmd2.several_steps(one, n, 8)(z, label, generator(5))
-    assert t.tolist() == TIMES[n] and torch.equal(same, label)
+    x_t, t, same, told = dmd2.several_steps(one, n, 8, shift=torch.arange(8))(z, label, generator(5))
+    assert t.tolist() == TIMES[n] and torch.equal(same, label) and torch.equal(told, label + torch.arange(8))
     times, eps = sorted(set(TIMES[n]), reverse=True), torch.randn(n - 1, 8, 1, 2, 2, generator=g)
     own = lambda x_t, t, label: SimpleNamespace(x=0.5 * x_t + one.net.net.b.detach()[label])
     torch.testing.assert_close(x_t, unrolled(z, label, times, [times.index(at) for at in TIMES[n]], eps, own))
@@ -313,6 +314,32 @@ def test_a_student_of_several_steps_is_trained_where_it_is_used(double, backward
     torch.testing.assert_close(to_a, (gradient * x_t).sum(), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(to_b, torch.zeros(4, 1, 2, 2).index_add(0, label, gradient), rtol=1e-5, atol=1e-7)
     assert at == ([1023, [1023, 1023, 511, 511]] if backward_simulation else [[1023, 1023, 511, 511]]) * 2
+
+
+@pytest.mark.parametrize("backward_simulation", [True, False])
+def test_a_fake_score_that_is_aware_is_told_the_step_of_every_sample_and_nobody_else_is(double, backward_simulation):
+    one, other, teacher, step = made(4, labels=7, n_steps=2, backward_simulation=backward_simulation)
+    step(generator(3))
+    its, shift = torch.tensor(one.net.net.asked[-1]), torch.tensor([0, 0, 4, 4])
+    assert max(max(label) for net in (one.net, teacher) for label in net.net.asked) < 3
+    at_matching, at_denoising = (torch.tensor(label) for label in other.net.net.asked)
+    assert torch.equal(at_matching, torch.tensor(teacher.net.asked[0]) + shift)
+    assert torch.equal(at_denoising, its + shift)
+    (_, _, at_gan), (_, _, at_critic) = other.net.judged
+    fake, real = at_critic.chunk(2)
+    assert torch.equal(at_gan, at_matching) and torch.equal(fake, at_denoising)
+    assert torch.equal(real // 4 * 4, shift) and not torch.equal(real, fake)
+
+
+def test_a_step_aware_copy_says_for_every_step_what_the_original_says(tiny):
+    aware, x, t = dmd2.step_aware(tiny, 3), torch.randn(4, 1, 28, 28), torch.tensor([0, 300, 700, 1023])
+    label, wanted = torch.tensor([0, 3, 9, 10]), tiny(x, t, torch.tensor([0, 3, 9, 10]))
+    assert aware.n_classes == 32 and dmd2.label_shift(tiny, tiny, 2) == 0
+    for step in range(3):
+        assert all(map(torch.equal, aware(x, t, label + dmd2.label_shift(tiny, aware, step)), wanted))
+    with torch.no_grad():
+        aware.net.class_embedding.weight[11:22] += 1
+    assert torch.equal(aware(x, t, label + 22).x, wanted.x) and not torch.allclose(aware(x, t, label + 11).x, wanted.x)
 
 
 def as_one_of(processes: int, index: int, net: Denoiser) -> Recorder:
@@ -412,6 +439,7 @@ def test_the_papers_weights_grow_as_the_pixels_become_fewer():
     (dict(images=None, generator_weight=0.0, critic_weight=0.0, n_steps=2, backward_simulation=False),
      "The critic, and inputs without backward simulation, need real images; pass images="),
     (dict(n_steps=5), r"needs a sample for each of the 5 steps; batch_size 4 is too small\."),
+    (dict(n_steps=2, labels=11), r"knows 12 labels, .* of 2 steps it must know 4, or 8 to be told the step as well"),
     (dict(n_steps=0), r"n_steps must be a whole number from 1 to 1024 .* got 0\."),
     (dict(generator_weight=float("nan"), critic_weight=1.0), r"must both be positive, or both 0; got nan and 1\.0\."),
     (dict(n_steps=1025), r"n_steps must be a whole number from 1 to 1024 .* got 1025\."),

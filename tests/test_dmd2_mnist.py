@@ -19,6 +19,7 @@ GAN = dict(generator_weight=0.05, critic_weight=0.15)
 
 
 @pytest.mark.parametrize("options", [{}, GAN, GAN | dict(matching=False), GAN | dict(student_steps=2),
+                                     GAN | dict(student_steps=2, step_aware=True),
                                      dict(student_steps=2, backward_simulation=False)], ids=str)
 def test_a_setting_trains_and_is_looked_at(options, tiny, test_images, monkeypatch):
     monkeypatch.setattr(dmd2_mnist, "mnist", lambda: test_images)
@@ -42,7 +43,8 @@ def test_a_setting_trains_and_is_looked_at(options, tiny, test_images, monkeypat
     if "gan" in terms:
         t, real = torch.arange(200) * 1024 // 200, test_images.pixels[:200] / 127.5 - 1
         sides, eps = ((real, test_images.labels[:200]), (x, label)), torch.randn(x.shape, generator=g)
-        logits = [critic(S.noise(one, t, eps), t, its, judge=True) for one, its in sides]
+        last = 11 * setting.step_aware  # of two steps the second made what is looked at
+        logits = [critic(S.noise(one, t, eps), t, its + last, judge=True) for one, its in sides]
         torch.testing.assert_close(seen.critic, 1 / (1 + torch.exp(-torch.stack(logits))), rtol=1e-3, atol=1e-4)
 
 
@@ -54,6 +56,17 @@ def test_a_setting_says_how_its_student_is_used_and_starts_its_fake_score_as_a_c
     assert all(torch.equal(fake[name], weight) for name, weight in teacher.items()) and len(fake) > len(teacher)
     places = [{p.data_ptr() for p in net.parameters()} for net in (tiny, *(one.net for one in made.learners.values()))]
     assert len(set.union(*places)) == sum(map(len, places))
+
+
+def test_a_student_may_start_from_another_artefact(tiny):
+    setting = dataclasses.replace(TINY, start="student-dmd")
+    assert TINY.origin() == {key: value for key, value in setting.origin().items() if "start" not in key}
+    assert setting.origin()["start"] == "student-dmd"
+    assert setting.origin()["start_sha256"] == store.card("student-dmd")["sha256"]
+    made = setting.prepare(Accelerator(cpu=True), tiny)
+    generator, fake = (made.learners[name].net.state_dict() for name in ("generator", "fake"))
+    assert all(torch.equal(generator[name], weight) for name, weight in store.load("student-dmd").state_dict().items())
+    assert all(torch.equal(fake[name], weight) for name, weight in tiny.state_dict().items())
 
 
 def evaluated(run, work) -> Counter:
@@ -85,7 +98,8 @@ def test_the_evaluations_that_are_timed_are_those_of_a_step(options, tiny, test_
 
 
 def test_the_shipped_students_were_trained_as_their_recipe_says():
-    for name, setting in (("student-dmd2", dmd2_mnist.FULL), ("student-dmd2-4step", dmd2_mnist.FULL_4)):
+    for name, setting in (("student-dmd2-no-critic", dmd2_mnist.NO_CRITIC), ("student-dmd2", dmd2_mnist.FULL),
+                          ("student-dmd2-4step", dmd2_mnist.FULL_4)):
         assert recipes.RECIPES[name].setting is setting and setting.n_pairs == 0
         settings = recipes.store.card(name)["recipe"]
         assert {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()} == \
@@ -99,8 +113,10 @@ def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name)
         "DMD": ("1 : 1", None), "1 : 1": ("1 : 2", {"updates"}), "1 : 2": ("1 : 5", {"updates"}),
         "1 : 5": ("1 : 10", {"updates"}), "1 : 10": ("1 : 1", {"updates"}),
         "with critic": ("1 : 5", {"generator_weight", "critic_weight"}), "critic alone": ("with critic", {"matching"}),
-        "1 step": ("1 : 2", {"generator_weight", "critic_weight"}), "2 steps": ("1 step", {"student_steps"}),
-        "4 steps": ("1 step", {"student_steps"}), "4 steps, real inputs": ("4 steps", {"backward_simulation"})}[name]
+        "2 steps": ("1 : 5", {"student_steps", "step_aware"}), "4 steps": ("2 steps", {"student_steps"}),
+        "4 steps, not told": ("4 steps", {"step_aware"}), "4 steps, real inputs": ("4 steps", {"backward_simulation"}),
+        "1 : 1, 1,000": ("1 : 1", {"lr", "ema", "n_steps"}),
+        "critic alone, 400": ("critic alone", {"lr", "ema", "n_steps"})}[name]
     other = dataclasses.asdict(dmd2_mnist.SETTINGS[base])
     differ = {key for key in setting if setting[key] != other[key]}
     assert differ == (changes or {"n_pairs", "regression_weight"})
@@ -109,7 +125,8 @@ def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name)
 def test_what_lesson_06_says_of_its_runs_is_on_their_card():
     """Every run of every setting, as many as were to be made, and the differences that the lesson speaks of."""
     card, runs = dmd2_mnist.card(), dmd2_mnist.load()
-    assert set(runs) == {*dmd2_mnist.SETTINGS, "student-dmd2"} and list(card["figures"]) == list(dmd2_mnist.SETTINGS)
+    assert set(runs) == {*dmd2_mnist.SETTINGS, "student-dmd2-no-critic", "student-dmd2"}
+    assert list(card["figures"]) == list(dmd2_mnist.SETTINGS)
     distances = {name: figures["frechet_distance"] for name, figures in card["figures"].items()}
     assert {name: len(seeds) for name, seeds in distances.items()} == {
         name: dmd2_mnist.SEEDS.get(name, 1) for name in dmd2_mnist.SETTINGS}

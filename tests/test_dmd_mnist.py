@@ -250,7 +250,7 @@ def test_the_ablations_are_stored_with_every_seeds_figures_and_not_run_again(at_
         files.save_state(work / f"look-{step:06d}.safetensors", look._asdict())
     (work / "log.jsonl").write_text('{"step": 1, "fake": 0.5}\n{"step": 2, "fake": 0.25}\n')
     names = ["DMD", "no matching"]
-    path = dmd_mnist.build(names, tmp_path, seeds=3, student=work)
+    path = dmd_mnist.build(names, tmp_path, seeds=3, students=[work])
     made, card = dmd_mnist.load(tmp_path), dmd_mnist.card(tmp_path)
     assert list(made) == [*names, "student-dmd"] and card["sha256"] == files.sha256(path)
     assert made["DMD"]["brightness"].tolist() == [[0, 0], [1, 1], [2, 2]]  # every seed's; pictures are the first one's
