@@ -226,7 +226,7 @@ def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, wor
 
 
 def test_dmd_mnist_says_where_it_wrote(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(__main__.dmd_mnist, "build", lambda student: tmp_path / "runs.safetensors")
+    monkeypatch.setattr(__main__.dmd_mnist, "build", lambda students: tmp_path / "runs.safetensors")
     assert call("dmd-mnist") == (0, f"Written to {tmp_path / 'runs.safetensors'}.\n", "")
 
 

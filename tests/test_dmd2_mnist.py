@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import refused
 from diffusers import LCMScheduler, UNet2DModel
 from test_dmd import generator
 
@@ -67,6 +68,13 @@ def test_a_student_may_start_from_another_artefact(tiny):
     generator, fake = (made.learners[name].net.state_dict() for name in ("generator", "fake"))
     assert all(torch.equal(generator[name], weight) for name, weight in store.load("student-dmd").state_dict().items())
     assert all(torch.equal(fake[name], weight) for name, weight in tiny.state_dict().items())
+
+
+def test_a_training_that_started_from_another_student_is_not_resumed(tmp_path):
+    run = {"teacher": "teacher", "teacher_sha256": "1", "start": "student-dmd", "start_sha256": "2"}
+    (tmp_path / "recipe.json").write_text(json.dumps(run | {"start_sha256": "3"}))
+    with refused(RuntimeError, "started from another student-dmd than the one that is there now"):
+        recipes._claim(tmp_path, run, True, Accelerator(cpu=True))
 
 
 def evaluated(run, work) -> Counter:
@@ -135,6 +143,11 @@ def test_what_lesson_06_says_of_its_runs_is_on_their_card():
     assert min(distances["1 : 1"]) > 100 > max(distances["1 : 2"]) > max(distances["1 : 5"]) > max(distances["1 : 10"])
     assert max(distances["1 : 10"]) < min(distances["DMD"])
     assert max(distances["1 : 5"]) < min(distances["with critic"]) < 10 < min(distances["critic alone"])
+    assert max(distances["4 steps"]) < min(distances["4 steps, real inputs"])
+    assert distances["1 : 1, 1,000"][0] < 10 and distances["critic alone, 400"][0] > 100
+    one, before, teacher = (store.card(name)["metrics"][key]["frechet_distance"] for name, key in (
+        ("student-dmd2", "multistep-1-w0"), ("student-dmd2-no-critic", "multistep-1-w0"), ("teacher", "ddpm-400-w0.25")))
+    assert one < teacher < before
 
 
 def test_the_shipped_student_of_four_steps_draws_the_same_by_diffusers():
