@@ -37,10 +37,10 @@ class Setting(dmd_mnist.Setting):
     def origin(self) -> dict[str, str]:
         if not self.start:
             return super().origin()
-        return super().origin() | {"start": self.start, "start_sha256": dmd_mnist.origin(self.start)["teacher_sha256"]}
+        return super().origin() | {"start": self.start, "start_sha256": dmd_mnist.checksum(self.start)}
 
     def student(self, teacher: Denoiser) -> Denoiser:
-        return dmd_mnist.load_teacher(self.start) if self.start else teacher.copy()
+        return dmd_mnist.load_artefact(self.start) if self.start else teacher.copy()
 
     def fake_score(self, teacher: Denoiser) -> Denoiser:
         fake = dmd2.step_aware(teacher, self.student_steps) if self.step_aware else teacher.copy()

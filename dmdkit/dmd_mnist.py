@@ -67,7 +67,7 @@ class Setting:
         teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
         taken from where they lie or made. Raises what those raise.
         """
-        teacher = teacher or load_teacher(self.teacher, accelerator.device)
+        teacher = teacher or load_artefact(self.teacher, accelerator.device)
         if self.n_pairs and given is None:
             with accelerator.main_process_first():
                 given = find_pairs(teacher, self)
@@ -205,14 +205,19 @@ def _verdicts(critic: dmd2.Critic, x: Tensor, label: Tensor, shift: int, g: torc
                         for one, its in sides])
 
 
-def load_teacher(name: str, device="cpu") -> Denoiser:
+def load_artefact(name: str, device="cpu") -> Denoiser:
     """The artefact of that name, from those that ship or, if it is not among them, from ``runs``."""
     return store.load(name, device, root=_root(name))
 
 
 def origin(name: str) -> dict[str, str]:
     """What is noted of a teacher, so that nothing made with one is taken for another's."""
-    return {"teacher": name, "teacher_sha256": store.card(name, _root(name))["sha256"]}
+    return {"teacher": name, "teacher_sha256": checksum(name)}
+
+
+def checksum(name: str) -> str:
+    """The SHA-256 of an artefact's weights, by its card."""
+    return store.card(name, _root(name))["sha256"]
 
 
 def _root(name: str) -> Path:
@@ -224,14 +229,14 @@ def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:
     is made first (12,800 take some 10 minutes on two cores)."""
     shipped = ROOT / "pairs"
     card = pairs.pairs_card(shipped)
-    if card["teacher_sha256"] == origin(setting.teacher)["teacher_sha256"] and setting.n_pairs <= card["pairs"]:
+    if card["teacher_sha256"] == checksum(setting.teacher) and setting.n_pairs <= card["pairs"]:
         return pairs.load_pairs(shipped, setting.n_pairs, teacher)
     return make_pairs(setting.teacher, setting.n_pairs, RUNS / f"pairs-{setting.teacher}", teacher)
 
 
 def make_pairs(name: str, n: int, folder: Path, teacher: Denoiser | None = None) -> pairs.Pairs:
     """n pairs of the artefact ``name`` with the solver and guidance that the kit's own have."""
-    return pairs.make_pairs(teacher or load_teacher(name), n, folder, guidance=GUIDANCE, **SOLVER,
+    return pairs.make_pairs(teacher or load_artefact(name), n, folder, guidance=GUIDANCE, **SOLVER,
                             about=origin(name))
 
 
@@ -276,7 +281,7 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[s
     chosen = {name: setting_of(name, settings) for name in names or settings}
     extra = {Path(student).stem: recorded(student) for student in students}
     for setting in chosen.values():  # what is missing is missed now, and not after an hour
-        load_teacher(setting.teacher)
+        load_artefact(setting.teacher)
         perceptual.distance(setting.distance)
     score, state, table = evaluation.scorer(), {}, {}
     base = evaluation.floor(score, N_IMAGES)

@@ -76,6 +76,9 @@ def save(net: nn.Module, folder: Path, card: dict, half: bool = False) -> None:
         partial.mkdir(parents=True)
         inner = copy.deepcopy(net.net if isinstance(net, Denoiser) else net).cpu()
         (inner.half() if half else inner).save_pretrained(partial)
+        config = json.loads((partial / "config.json").read_text())
+        config.pop("_name_or_path", None)  # the folder that the network was once loaded from, on the trainer's machine
+        (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         if isinstance(net, Denoiser):
             scheduler(net.schedule, net.prediction).save_pretrained(partial)
             spec = {"schedule": net.schedule.name, "T": net.schedule.T, "prediction": net.prediction,

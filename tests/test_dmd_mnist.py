@@ -25,7 +25,7 @@ def given(test_images) -> pairs.Pairs:
 @pytest.fixture
 def at_hand(monkeypatch, tiny, given):
     """The tiny teacher and those pairs in place of what ships, wherever they are asked for."""
-    monkeypatch.setattr(dmd_mnist, "load_teacher", lambda name, device="cpu": tiny)
+    monkeypatch.setattr(dmd_mnist, "load_artefact", lambda name, device="cpu": tiny)
     monkeypatch.setattr(dmd_mnist, "find_pairs", lambda teacher, setting: given)
 
 

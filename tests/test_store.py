@@ -1,4 +1,5 @@
 """Artefacts: what is saved is what is loaded, by us and by plain diffusers; damage is named; and what ships is good."""
+import json
 import os
 import subprocess
 import sys
@@ -84,6 +85,14 @@ def test_a_classifier_comes_back_as_it_was(kind, tmp_path):
     assert isinstance(back, kind) and not back.training
     with torch.no_grad():
         torch.testing.assert_close(back(x), net.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_loaded_is_saved_again_without_the_folder_that_it_came_from(tiny, tmp_path):
+    store.save(tiny, tmp_path / "one", {})
+    loaded = store.load("one", root=tmp_path)
+    for name, net in (("two", loaded), ("three", loaded.copy())):
+        store.save(net, tmp_path / name, {})
+        assert (tmp_path / name / "config.json").read_text() == (tmp_path / "one" / "config.json").read_text()
 
 
 def test_the_checksum_on_the_card_is_that_of_the_weights_by_another_tool(tiny, tmp_path):
@@ -210,6 +219,7 @@ def test_a_shipped_artefact_loads_and_its_card_is_complete(name):
     for key in ("recipe", "seed", "versions", "device", "wall_time_s", "metrics", "parameters", "sha256"):
         assert card.get(key) not in (None, {}, ""), f"the card of {name} lacks {key!r}"
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
+    assert "_name_or_path" not in json.loads((data.ROOT / name / "config.json").read_text())  # a trainer's folder
     assert {"torch", "diffusers", "dmdkit"} <= set(card["versions"]) and card["wall_time_s"] > 0
     if isinstance(net, Denoiser):
         floor = next((scores for key, scores in card["metrics"].items() if key.startswith("floor")), {})
