@@ -121,7 +121,8 @@ class Denoiser(nn.Module):
 
     def copy(self) -> "Denoiser":
         """Another Denoiser of the same weights, ready to be trained: what every distillation starts from."""
-        net = type(self.net).from_config(self.net.config)
+        config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}  # diffusers' notes
+        net = type(self.net).from_config(config)
         net.load_state_dict(self.net.state_dict())
         return Denoiser(net, self.schedule, self.prediction, self.patch, self.n_classes)
 

@@ -60,10 +60,12 @@ def step_aware(denoiser: Denoiser, n_steps: int) -> Denoiser:
     A fake score that is not told describes the samples of all steps together. Then these must be distributed like
     the data together, and not those of the last step, the ones in use, by themselves.
     """
-    net, rows = denoiser.net, n_steps * (denoiser.n_classes + 1)
-    aware, weights = type(net).from_config({**net.config, "num_class_embeds": rows}), net.state_dict()
-    aware.load_state_dict(weights | {"class_embedding.weight": weights["class_embedding.weight"].repeat(n_steps, 1)})
-    return Denoiser(aware, denoiser.schedule, denoiser.prediction, denoiser.patch, rows - 1)
+    copy, rows = denoiser.copy(), denoiser.n_classes + 1
+    net = type(copy.net).from_config({**copy.net.config, "num_class_embeds": n_steps * rows})
+    weights = copy.net.state_dict()
+    weights["class_embedding.weight"] = weights["class_embedding.weight"].repeat(n_steps, 1)
+    net.load_state_dict(weights)
+    return Denoiser(net, copy.schedule, copy.prediction, copy.patch, n_steps * rows - 1)
 
 
 def label_shift(student: Denoiser, fake: Denoiser, step: int | Tensor) -> int | Tensor:
