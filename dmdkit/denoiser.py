@@ -121,7 +121,7 @@ class Denoiser(nn.Module):
 
     def copy(self) -> "Denoiser":
         """Another Denoiser of the same weights, ready to be trained: what every distillation starts from."""
-        config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}  # diffusers' notes
+        config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}  # "_name_or_path"
         net = type(self.net).from_config(config)
         net.load_state_dict(self.net.state_dict())
         return Denoiser(net, self.schedule, self.prediction, self.patch, self.n_classes)
