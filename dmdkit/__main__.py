@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("dmd-2d", help="run the experiments in two dimensions of lesson 03")
     for command, lesson in (("dmd-mnist", "04"), ("dmd2-mnist", "06")):
         commands.add_parser(command, help=f"run the ablations of lesson {lesson}").add_argument(
-            "--students", type=Path, nargs="*", default=[],
-            help="the folders of full trainings, whose pictures are stored with them")
+            "--students", type=Path, nargs="+",
+            help="run none, but store the pictures of full trainings with them, from these folders")
     pairs = commands.add_parser("pairs", help="make noise–image pairs of the teacher")
     pairs.add_argument("--pairs", type=int, default=12_800)
     pairs.add_argument("--out", type=Path, default=recipes.RUNS / "pairs-teacher", help="folder for the shards")
@@ -105,7 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(made.z)} pairs are in {arguments.out}.")
     elif arguments.command in ("dmd-mnist", "dmd2-mnist"):
         module = {"dmd-mnist": dmd_mnist, "dmd2-mnist": dmd2_mnist}[arguments.command]
-        print(f"Written to {module.build(students=arguments.students)}.")
+        path = module.store_students(arguments.students) if arguments.students else module.build()
+        print(f"Written to {path}.")
     elif arguments.command == "explorer":
         plan, how = recipes.recipe(arguments.name), {}
         if isinstance(plan, recipes.Distillation):

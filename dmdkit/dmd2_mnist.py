@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from . import dmd2, dmd_mnist, train
 from .data import mnist
@@ -59,15 +60,8 @@ class Setting(dmd_mnist.Setting):
         n, T = self.batch_size // generator.accelerator.num_processes, generator.net.schedule.T
         x = torch.randn(n, *generator.net.sample_shape, device=generator.accelerator.device)
         t = torch.randint(T, (n,), device=x.device)
-        label, twice = t % generator.net.n_classes, (torch.cat([x, x]), torch.cat([t, t]))
+        label = t % generator.net.n_classes
         matching = super().evaluations(made)
-
-        def adversarial() -> None:
-            with dmd2.frozen(fake.net):
-                fake.net(x.clone().requires_grad_(), t, label, judge=True).sum().backward()
-            for _ in range(self.updates[1]):
-                generator.accelerator.backward(fake.model(*twice, torch.cat([label, label]), judge=True).sum())
-                fake.optimizer.zero_grad()
 
         def simulate() -> None:
             times = generator.net.schedule.steps(self.student_steps)
@@ -79,17 +73,26 @@ class Setting(dmd_mnist.Setting):
         def evaluate() -> None:
             matching()
             if self.critic_weight:
-                adversarial()
+                with dmd2.frozen(fake.net):
+                    fake.net(x.clone().requires_grad_(), t, label, judge=True).sum().backward()
             if self.student_steps > 1 and self.backward_simulation:
                 simulate()
 
         return evaluate
 
+    def answers(self, fake: train.Learner, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        denoised = super().answers(fake, x, t, label)
+        if not self.critic_weight:
+            return denoised
+        judged = fake.model(*(torch.cat([one, one]) for one in (x, t, label)), judge=True)  # samples and real images
+        return torch.cat([denoised.flatten(), judged.flatten()])
+
 
 WEIGHTS = dict(generator_weight=0.047, critic_weight=0.157)  # ``dmd2.paper_weights`` of 28 × 28 × 1
 NO_CRITIC = Setting(lr=7e-4, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=2200)
 FULL = replace(NO_CRITIC, start="student-dmd2-no-critic", lr=3e-4, n_steps=800, **WEIGHTS)
-FULL_4 = replace(NO_CRITIC, n_steps=1800, student_steps=4, step_aware=True)
+NO_CRITIC_4 = replace(NO_CRITIC, n_steps=1800, student_steps=4, step_aware=True)
+FULL_4 = replace(NO_CRITIC_4, start="student-dmd2-4step-no-critic", lr=3e-4, n_steps=600, **WEIGHTS)
 
 SMALL = dict(lr=1e-3, fake_lr=1e-3, ema=0.98, batch_size=32, n_steps=100)
 
@@ -106,6 +109,7 @@ def _settings() -> dict[str, dmd_mnist.Setting]:
         "4 steps": four,
         "4 steps, not told": replace(four, step_aware=False),
         "4 steps, real inputs": replace(four, backward_simulation=False),
+        "1 : 1, 2,200": replace(NO_CRITIC, updates=(1, 1)),
         "1 : 1, 1,000": replace(NO_CRITIC, updates=(1, 1), n_steps=1000),
         "critic alone, 400": replace(NO_CRITIC, matching=False, **WEIGHTS, n_steps=400)}
 
@@ -115,4 +119,5 @@ SEEDS = dict.fromkeys(("DMD", "1 : 1", "1 : 5", "with critic", "critic alone"), 
     ("4 steps", "4 steps, not told", "4 steps, real inputs"), 2)  # the rest once
 
 load, card = partial(dmd_mnist.load, lesson="dmd2-mnist"), partial(dmd_mnist.card, lesson="dmd2-mnist")
+store_students = partial(dmd_mnist.store_students, lesson="dmd2-mnist")
 build = partial(dmd_mnist.build, lesson="dmd2-mnist", settings=SETTINGS, seeds=SEEDS)

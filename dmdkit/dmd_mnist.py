@@ -133,9 +133,17 @@ class Setting:
             for _ in range(self.updates[1] if fake else 0):
                 with torch.no_grad():
                     x = generator.model(z, T - 1, label).x
-                backward(fake, fake.model(x, t, label).v)
+                backward(fake, self.answers(fake, x, t, label))
 
         return evaluate
+
+    def answers(self, fake: train.Learner, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """What an update of the fake score is differentiated from, all of it at once."""
+        return fake.model(x, t, label).v
+
+
+# student-dmd: updates as DMD2's, since they cost less than they bring (lesson 06); all else is the paper's DMD
+FULL = Setting(updates=(1, 5), lr=7e-4, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=1800)
 
 
 def _distance(setting: Setting, device) -> Callable[[Tensor, Tensor], Tensor]:
@@ -269,17 +277,17 @@ def measure(setting: Setting, score: metrics.Scorer, seed: int = 0, n_images: in
 
 
 def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[str, int] = SEEDS,
-          students: Iterable[Path] = (), lesson: str = "dmd-mnist", settings: dict[str, Setting] = SETTINGS) -> Path:
+          lesson: str = "dmd-mnist", settings: dict[str, Setting] = SETTINGS) -> Path:
     """Run the ablations of a lesson (all by default) and store what ``measure`` keeps, with a card; returns the file's
-    path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them.
+    path. Finished runs are kept in ``runs/dmd-mnist``, from where a later call takes them. Full trainings that are
+    stored with them (``store_students``) stay.
 
     seeds: how many runs of each, or of those named, where the rest has one.
-    students: folders of full trainings (``runs/student-dmd.training``), whose looks are stored with them.
     lesson, settings: the folder's name, and its settings by name.
     Raises ValueError for an unknown name, RuntimeError for a teacher, trunk or folder that is not there.
     """
-    chosen = {name: setting_of(name, settings) for name in names or settings}
-    extra = {Path(student).stem: recorded(student) for student in students}
+    chosen, path = {name: setting_of(name, settings) for name in names or settings}, _path(root, lesson)
+    students = {name: run for name, run in load(root, lesson).items() if name not in settings} if path.exists() else {}
     for setting in chosen.values():  # what is missing is missed now, and not after an hour
         load_artefact(setting.teacher)
         perceptual.distance(setting.distance)
@@ -299,13 +307,25 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[s
                 done.append(files.load_state(kept))
                 bar.update()
             state[name], table[name] = _first(done), _table(done, setting)
-    path = Path(root) / lesson / "runs.safetensors"
-    files.save_state(path, state | extra)
+    files.save_state(path, state | students)
     card = {"name": lesson, "what": "Distillations of the teacher: what was seen over training, and their figures.",
             "images": N_IMAGES, "floor": base, "figures": table, "device": f"CPU, {torch.get_num_threads()} threads",
             "versions": files.versions("accelerate", "lpips"), "sha256": files.sha256(path)}
     files.write_json(path.with_suffix(".json"), card)
     return path
+
+
+def store_students(trainings: Iterable[Path], root: Path = ROOT, lesson: str = "dmd-mnist") -> Path:
+    """Store the looks of full trainings (folders like ``runs/student-dmd.training``) with the runs of a lesson, in
+    place of an earlier one's; returns the file's path. Raises RuntimeError for a folder without a training."""
+    path = _path(root, lesson)
+    files.save_state(path, load(root, lesson) | {Path(work).stem: recorded(work) for work in trainings})
+    files.write_json(path.with_suffix(".json"), card(root, lesson) | {"sha256": files.sha256(path)})
+    return path
+
+
+def _path(root: Path, lesson: str) -> Path:
+    return Path(root) / lesson / "runs.safetensors"
 
 
 def _first(done: list[dict]) -> dict:
@@ -345,7 +365,7 @@ def load(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict[str, dict]:
     """The shipped runs by setting: "steps" (F,), "looks" (``Look``'s entries, each (F, …)) and "brightness" (seeds, F);
     the full training, "student-dmd", has a "log" in place of the last. Raises RuntimeError if the file is missing or
     damaged."""
-    path = Path(root) / lesson / "runs.safetensors"
+    path = _path(root, lesson)
     if not path.exists():
         raise RuntimeError(f"{path} is missing. Restore it with `git checkout {path.name}`, or compute it again: "
                            f"`python -m dmdkit {lesson}` (about an hour on two CPU cores).")
@@ -354,7 +374,7 @@ def load(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict[str, dict]:
 
 def card(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict:
     """The card of the shipped runs."""
-    return json.loads((Path(root) / lesson / "runs.json").read_text())
+    return json.loads(_path(root, lesson).with_suffix(".json").read_text())
 
 
 def player(runs: dict[str, dict], names: list[str], title: str = "", slider: str = "update") -> widgets.Bundle:

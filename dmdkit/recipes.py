@@ -111,9 +111,9 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "student-dmd": Distillation(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression compares layers of the "
         "classifier in whose features frechet_distance is taken; frechet_distance_judge is in features it never saw.",
-        dmd_mnist.Setting(), seed=0, samplings=(Sampling("ddim", 1),)),
+        dmd_mnist.FULL, seed=0, samplings=(Sampling("ddim", 1),)),
     "student-regression": Distillation(
-        "What student-dmd is without its matching term: one step by regression on the same pairs alone.",
+        "One step by regression alone, on the pairs that student-dmd has.",
         dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
     "student-dmd2-no-critic": Distillation(
         "One-step student of the teacher by distribution matching on two time scales: no pairs, and no critic yet.",
@@ -121,9 +121,12 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "student-dmd2": Distillation(
         "One-step student of the teacher by DMD2: student-dmd2-no-critic, trained on with a critic.",
         dmd2_mnist.FULL, seed=0, samplings=(Sampling("multistep", 1),)),
+    "student-dmd2-4step-no-critic": Distillation(
+        "Four-step student of the teacher by DMD2 with backward simulation: two time scales, no pairs, no critic yet. "
+        "Its fake score was told which step made a sample.",
+        dmd2_mnist.NO_CRITIC_4, seed=0, samplings=(Sampling("multistep", 4),)),
     "student-dmd2-4step": Distillation(
-        "Four-step student of the teacher by DMD2 with backward simulation: two time scales, no pairs, no critic. Its "
-        "fake score was told which step made a sample.",
+        "Four-step student of the teacher by DMD2: student-dmd2-4step-no-critic, trained on with a critic.",
         dmd2_mnist.FULL_4, seed=0, samplings=(Sampling("multistep", 4),)),
     # the documents' own set-up: not among what ships, since on a CPU it takes days
     "poster-teacher": Recipe(

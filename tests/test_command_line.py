@@ -226,8 +226,10 @@ def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, wor
 
 
 def test_dmd_mnist_says_where_it_wrote(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(__main__.dmd_mnist, "build", lambda students: tmp_path / "runs.safetensors")
-    assert call("dmd-mnist") == (0, f"Written to {tmp_path / 'runs.safetensors'}.\n", "")
+    monkeypatch.setattr(__main__.dmd_mnist, "build", lambda: tmp_path / "built")
+    monkeypatch.setattr(__main__.dmd2_mnist, "store_students", lambda folders: "+".join(map(str, folders)))
+    assert call("dmd-mnist") == (0, f"Written to {tmp_path / 'built'}.\n", "")
+    assert call("dmd2-mnist", "--students", "one", "other") == (0, "Written to one+other.\n", "")
 
 
 def test_the_chain_the_curve_and_the_ablation_say_what_they_did(call, monkeypatch, tmp_path):

@@ -107,6 +107,7 @@ def test_the_evaluations_that_are_timed_are_those_of_a_step(options, tiny, test_
 
 def test_the_shipped_students_were_trained_as_their_recipe_says():
     for name, setting in (("student-dmd2-no-critic", dmd2_mnist.NO_CRITIC), ("student-dmd2", dmd2_mnist.FULL),
+                          ("student-dmd2-4step-no-critic", dmd2_mnist.NO_CRITIC_4),
                           ("student-dmd2-4step", dmd2_mnist.FULL_4)):
         assert recipes.RECIPES[name].setting is setting and setting.n_pairs == 0
         settings = recipes.store.card(name)["recipe"]
@@ -123,7 +124,7 @@ def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name)
         "with critic": ("1 : 5", {"generator_weight", "critic_weight"}), "critic alone": ("with critic", {"matching"}),
         "2 steps": ("1 : 5", {"student_steps", "step_aware"}), "4 steps": ("2 steps", {"student_steps"}),
         "4 steps, not told": ("4 steps", {"step_aware"}), "4 steps, real inputs": ("4 steps", {"backward_simulation"}),
-        "1 : 1, 1,000": ("1 : 1", {"lr", "ema", "n_steps"}),
+        "1 : 1, 2,200": ("1 : 1", {"lr", "ema", "n_steps"}), "1 : 1, 1,000": ("1 : 1, 2,200", {"n_steps"}),
         "critic alone, 400": ("critic alone", {"lr", "ema", "n_steps"})}[name]
     other = dataclasses.asdict(dmd2_mnist.SETTINGS[base])
     differ = {key for key in setting if setting[key] != other[key]}
@@ -144,9 +145,11 @@ def test_what_lesson_06_says_of_its_runs_is_on_their_card():
     assert max(distances["1 : 10"]) < min(distances["DMD"])
     assert max(distances["1 : 5"]) < min(distances["with critic"]) < 10 < min(distances["critic alone"])
     assert max(distances["4 steps"]) < min(distances["4 steps, real inputs"])
-    assert distances["1 : 1, 1,000"][0] < 10 and distances["critic alone, 400"][0] > 100
+    assert distances["1 : 1, 1,000"][0] < 10 < 100 < min(*distances["1 : 1, 2,200"], *distances["critic alone, 400"])
     of = lambda name, how="multistep-1-w0": store.card(name)["metrics"][how]["frechet_distance"]
     assert of("student-dmd2") < of("teacher", "ddpm-400-w0.25") < of("student-dmd2-no-critic")
+    assert of("student-dmd2", "multistep-1-w0-2000-images") < 0.9 * of("teacher", "ddim-400-w0.25-2000-images")
+    assert of("student-dmd2-4step", "multistep-4-w0") < of("student-dmd2-4step-no-critic", "multistep-4-w0")
 
 
 def test_the_shipped_student_of_four_steps_draws_the_same_by_diffusers():

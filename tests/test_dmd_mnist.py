@@ -57,12 +57,14 @@ def test_each_setting_differs_from_dmd_in_what_its_name_says_and_in_nothing_else
     assert {"regression by squared", "regression by lpips-alex"} <= set(found) and full["distance"] in perceptual.KINDS
 
 
-def test_the_ablations_and_the_student_differ_in_their_budget_alone():
-    """What an ablation shows is said of the student, too."""
-    ablation, student = (dataclasses.asdict(setting) for setting in (SETTINGS["DMD"], Setting()))
-    assert {key for key, value in ablation.items() if value != student[key]} <= {"n_pairs", "ema", "batch_size",
-                                                                                 "n_steps", "regression_weight"}
-    assert recipes.RECIPES["student-dmd"].setting == Setting()
+def test_the_ablations_and_the_students_share_the_method():
+    """What an ablation shows is said of the students: they differ in budget, rates and updates of the fake score."""
+    ablation, student, regression = (dataclasses.asdict(setting) for setting in (
+        SETTINGS["DMD"], recipes.RECIPES["student-dmd"].setting, recipes.RECIPES["student-regression"].setting))
+    differs = lambda one, other: {key for key, value in one.items() if value != other[key]}
+    assert differs(ablation, student) == {"n_pairs", "ema", "n_steps", "regression_weight", "updates", "lr", "fake_lr"}
+    assert differs(student, regression) == {"matching", "updates", "lr", "fake_lr", "ema", "batch_size", "n_steps"}
+    assert student["updates"] == (1, 5)  # as DMD2's
 
 
 def test_an_unknown_setting_is_named():
@@ -250,7 +252,8 @@ def test_the_ablations_are_stored_with_every_seeds_figures_and_not_run_again(at_
         files.save_state(work / f"look-{step:06d}.safetensors", look._asdict())
     (work / "log.jsonl").write_text('{"step": 1, "fake": 0.5}\n{"step": 2, "fake": 0.25}\n')
     names = ["DMD", "no matching"]
-    path = dmd_mnist.build(names, tmp_path, seeds=3, students=[work])
+    dmd_mnist.build(names, tmp_path, seeds=3)
+    path = dmd_mnist.store_students([work], tmp_path)
     made, card = dmd_mnist.load(tmp_path), dmd_mnist.card(tmp_path)
     assert list(made) == [*names, "student-dmd"] and card["sha256"] == files.sha256(path)
     assert made["DMD"]["brightness"].tolist() == [[0, 0], [1, 1], [2, 2]]  # every seed's; pictures are the first one's
@@ -261,7 +264,7 @@ def test_the_ablations_are_stored_with_every_seeds_figures_and_not_run_again(at_
     assert card["figures"]["no matching"]["accuracy"] == [0, 0.3333, 0.6667]
     assert card["figures"]["no matching"]["setting"]["matching"] is False
     dmd_mnist.build(names, tmp_path, seeds=3)
-    assert seen == [0, 1, 2] * 2
+    assert seen == [0, 1, 2] * 2 and list(dmd_mnist.load(tmp_path)) == [*names, "student-dmd"]  # which stays
     with refused(RuntimeError, "runs.safetensors is missing. Restore it with `git checkout runs.safetensors`"):
         dmd_mnist.load(tmp_path / "none")
 
