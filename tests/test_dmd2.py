@@ -335,6 +335,10 @@ def test_a_step_aware_copy_says_for_every_step_what_the_original_says(tiny):
     aware, x, t = dmd2.step_aware(tiny, 3), torch.randn(4, 1, 28, 28), torch.tensor([0, 300, 700, 1023])
     label, wanted = torch.tensor([0, 3, 9, 10]), tiny(x, t, torch.tensor([0, 3, 9, 10]))
     assert aware.n_classes == 32 and dmd2.label_shift(tiny, tiny, 2) == 0
+    original = tiny.net.state_dict()
+    original["class_embedding.weight"] = torch.cat([original["class_embedding.weight"]] * 3)
+    made = aware.net.state_dict()  # exactly the same; what is computed from them may differ in the last bit
+    assert made.keys() == original.keys() and all(torch.equal(made[name], weight) for name, weight in original.items())
     for step in range(3):
         said = aware(x, t, label + dmd2.label_shift(tiny, aware, step))
         torch.testing.assert_close(said.v, wanted.v, rtol=0, atol=1e-4)

@@ -65,6 +65,8 @@ def test_the_ablations_and_the_students_share_the_method():
     assert differs(ablation, student) == {"n_pairs", "ema", "n_steps", "regression_weight", "updates", "lr", "fake_lr"}
     assert differs(student, regression) == {"matching", "updates", "lr", "fake_lr", "ema", "batch_size", "n_steps"}
     assert student["updates"] == (1, 5)  # as DMD2's
+    for name, setting in (("student-dmd", student), ("student-regression", regression)):  # what ships was so trained
+        assert store.card(name)["recipe"] == json.loads(json.dumps(setting))
 
 
 def test_an_unknown_setting_is_named():
