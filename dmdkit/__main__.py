@@ -1,8 +1,8 @@
 """The command line: train, evaluate and inspect what ships.
 
     python -m dmdkit list
-    python -m dmdkit train teacher [--steps N] [--resume] [--out runs] [--cpu]
-    python -m dmdkit evaluate teacher [--root runs] [--sampler ddim --steps 16 --guidance 0.3] [--images 5000] [--save]
+    python -m dmdkit train teacher [--steps N] [--pairs N] [--resume] [--out runs] [--cpu]
+    python -m dmdkit evaluate teacher [--sampler ddim --steps 16 --guidance 0.3] [--images 5000] [--seed 1] [--save]
     python -m dmdkit benchmark teacher [--save]
     python -m dmdkit speed student-dmd [--save]
     python -m dmdkit explorer teacher
@@ -60,11 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (training, chain):
         command.add_argument("--out", type=Path, default=recipes.RUNS, help="folder for the result (default: runs)")
         command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    training.add_argument("--pairs", type=int, help="another number of pairs than the recipe's, for DMD's students")
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
-    evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "multistep"),
+    evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "heun", "multistep"),
                           help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
+    evaluate.add_argument("--seed", type=int, default=0, help="of the noise that the samples start from")
     return parser
 
 
@@ -75,7 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
         for name in store.names():
             print(f"{name:16} {store.card(name)['what']}")
     elif arguments.command == "train":
-        folder = recipes.train_artefact(arguments.name, arguments.out, arguments.steps, arguments.resume, arguments.cpu)
+        folder = recipes.train_artefact(arguments.name, arguments.out, arguments.steps, arguments.resume, arguments.cpu,
+                                        arguments.pairs)
         if main:
             print(f"Written to {folder}. Measure it with:",
                   f"python -m dmdkit evaluate {arguments.name} --root {arguments.out}")
@@ -127,7 +130,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
     one = arguments.sampler and (evaluation.Sampling(arguments.sampler, arguments.steps, arguments.guidance),)
     device = train.accelerator(arguments.cpu).device
-    for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save):
+    for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save,
+                                        arguments.seed):
         print(f"{key:16}", json.dumps(scores), flush=True)
 
 

@@ -308,19 +308,28 @@ def build(names: list[str] | None = None, root: Path = ROOT, seeds: int | dict[s
                 bar.update()
             state[name], table[name] = _first(done), _table(done, setting)
     files.save_state(path, state | students)
-    card = {"name": lesson, "what": "Distillations of the teacher: what was seen over training, and their figures.",
+    made = {"name": lesson, "what": "Distillations of the teacher: what was seen over training, and their figures.",
             "images": N_IMAGES, "floor": base, "figures": table, "device": f"CPU, {torch.get_num_threads()} threads",
             "versions": files.versions("accelerate", "lpips"), "sha256": files.sha256(path)}
-    files.write_json(path.with_suffix(".json"), card)
+    if students and "students" in (before := card(root, lesson)):
+        made["students"] = before["students"]
+    files.write_json(path.with_suffix(".json"), made)
     return path
 
 
 def store_students(trainings: Iterable[Path], root: Path = ROOT, lesson: str = "dmd-mnist") -> Path:
     """Store the looks of full trainings (folders like ``runs/student-dmd.training``) with the runs of a lesson, in
-    place of an earlier one's; returns the file's path. Raises RuntimeError for a folder without a training."""
-    path = _path(root, lesson)
-    files.save_state(path, load(root, lesson) | {Path(work).stem: recorded(work) for work in trainings})
-    files.write_json(path.with_suffix(".json"), card(root, lesson) | {"sha256": files.sha256(path)})
+    place of an earlier one's; returns the file's path. Of students that do not ship, and of their teachers, the cards
+    are stored too, where they lie beside the training. Raises RuntimeError for a folder without a training."""
+    path, trainings = _path(root, lesson), {Path(work).stem: Path(work) for work in trainings}
+    files.save_state(path, load(root, lesson) | {name: recorded(work) for name, work in trainings.items()})
+    kept = card(root, lesson)
+    for name, work in trainings.items():
+        beside = {one: store.card(one, work.parent) for one in store.names(work.parent) if one not in store.names(root)}
+        if name in beside:
+            of_it = {one: beside[one] for one in (beside[name]["teacher"], name) if one in beside}
+            kept["students"] = kept.get("students", {}) | of_it
+    files.write_json(path.with_suffix(".json"), kept | {"sha256": files.sha256(path)})
     return path
 
 

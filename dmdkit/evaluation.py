@@ -34,9 +34,10 @@ class Sampling:
         return sample.last(self.states(denoiser, z, label, generator)).clamp(-1, 1)
 
 
-def suffix(n: int) -> str:
-    """What a figure's name on a card ends in: figures of different counts do not compare."""
-    return "" if n == N_IMAGES else f"-{n}-images"
+def suffix(n: int, seed: int = 0) -> str:
+    """What a figure's name on a card ends in: figures of different counts do not compare, and with another seed the
+    samples start from other noise."""
+    return f"-{n}-images" * (n != N_IMAGES) + f"-seed{seed}" * (seed != 0)
 
 
 def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: int = 250,

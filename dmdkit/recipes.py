@@ -153,19 +153,27 @@ def recipe(name: str) -> Recipe | Distillation | Halving:
 
 
 def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resume: bool = False,
-                   cpu: bool = False) -> Path:
+                   cpu: bool = False, n_pairs: int | None = None) -> Path:
     """Train an artefact by its recipe and write it to ``out/name``, with its checkpoint and ``log.jsonl`` in
-    ``out/name.training``, where a student's looks over training are kept too (``dmd_mnist.recorded``). n_steps: another
-    budget than the recipe's. Returns the artefact's folder.
+    ``out/name.training``, where a student's looks over training are kept too (``dmd_mnist.recorded``). n_steps,
+    n_pairs: another budget than the recipe's. Returns the artefact's folder.
 
-    Raises ValueError for an unknown name, RuntimeError where the folder cannot be written or resumed from.
+    Raises ValueError for an unknown name and for pairs where there is nothing to regress to, RuntimeError where the
+    folder cannot be written or resumed from.
     """
     plan, work = recipe(name), Path(out) / f"{name}.training"
+    if n_pairs is not None:
+        if not (isinstance(plan, Distillation) and plan.setting.n_pairs):
+            raise ValueError(f"{name!r} is trained without pairs; leave their number out.")
+        if n_pairs < 1:
+            raise ValueError(f"The number of pairs must be at least 1; got {n_pairs}.")
+        plan = replace(plan, setting=replace(plan.setting, n_pairs=n_pairs))
     n_steps = plan.n_steps if n_steps is None else n_steps
     if n_steps < 1:
         raise ValueError(f"The number of training steps must be at least 1; got {n_steps}.")
     accelerator, origin = train.accelerator(cpu), plan.origin(out)
-    _claim(work, {"artefact": name, "n_steps": n_steps, **origin}, resume, accelerator)
+    _claim(work, {"artefact": name, "n_steps": n_steps, "n_pairs": plan.settings.get("n_pairs", 0), **origin}, resume,
+           accelerator)
     torch.manual_seed(plan.seed)
     made = plan.prepare(accelerator, n_steps, out)
     records = train.train(made.step, made.learners, n_steps=n_steps, seed=plan.seed,
@@ -184,13 +192,17 @@ def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resu
 
 
 def _claim(work: Path, run: dict, resume: bool, accelerator: Accelerator) -> None:
-    """Note in ``work`` which run it is of. Raises RuntimeError where one from another teacher is to be resumed."""
+    """Note in ``work`` which run it is of. Raises RuntimeError where one from another teacher, or of another number of
+    pairs, is to be resumed."""
     note = work / "recipe.json"
     before = json.loads(note.read_text()) if resume and note.exists() else run
     for role in ("teacher", "start"):
         if before.get(f"{role}_sha256") != run.get(f"{role}_sha256"):
             raise RuntimeError(f"The training in {work} started from another {run.get(role) or before[role]} than the "
                                "one that is there now. Start it again without --resume.")
+    if before.get("n_pairs", run.get("n_pairs")) != run.get("n_pairs"):
+        raise RuntimeError(f"The training in {work} has {before['n_pairs']} pairs, not {run['n_pairs']}. Resume it "
+                           "with as many, or start it again without --resume.")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files.write_atomically(note, json.dumps(run).encode())
@@ -276,25 +288,26 @@ def environment(accelerator) -> dict:
 
 
 def evaluate(name: str, root: Path = data.ROOT, samplings: tuple[Sampling, ...] | None = None, n: int = N_IMAGES,
-             device: torch.device | str = "cpu", save: bool = False):
+             device: torch.device | str = "cpu", save: bool = False, seed: int = 0):
     """Measure an artefact again, yielding (key, scores) as each is done. ``save`` writes each onto its card.
 
     For a denoiser: ``floor``, then each of ``samplings`` (the recipe's by default), n images each; distances also as
     a ratio to the floor. For a classifier: accuracy on the 10,000 test images. Finished batches of samples are kept in
     ``runs/name.samples`` (in ``root`` for artefacts of your own), so that a stopped evaluation goes on where it was.
+    seed: of the noise that the samples start from, and of the floor's choice of images.
     """
     net, plan = store.load(name, device, root), recipe(name)
     card = store.card(name, root)
     found, work = dict(card.get("metrics", {})), RUNS if Path(root) == data.ROOT else Path(root)
     keep = work / f"{name}.samples" / card["sha256"][:12]
-    for key, scores in _measure(net, samplings or plan.samplings, n, keep):
+    for key, scores in _measure(net, samplings or plan.samplings, n, keep, seed):
         found[key] = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
         if save:
             store.update_card(name, {"metrics": found}, root)
         yield key, found[key]
 
 
-def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path):
+def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path, seed: int):
     if not isinstance(net, Denoiser):
         test = data.mnist(train=False)
         right = metrics.in_batches(net, data.scale(test.pixels)).argmax(1) == test.labels
@@ -303,14 +316,14 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path
     for how in samplings:
         net.schedule.steps(how.n_steps)  # refuses a bad number before any work
     main = PartialState().is_main_process  # the others only draw their share
-    count = suffix(n)
+    count = suffix(n, seed)
     if main:
         score = scorer()
-        base = floor(score, n)
+        base = floor(score, n, seed)
         yield f"floor{count}", base
     for how in samplings:
         begun = time.perf_counter()
-        images, labels = draw(net, how, n, keep=keep)
+        images, labels = draw(net, how, n, seed, keep=keep)
         if main:
             scores = score(images, labels)
             ratios = {f"{name.removeprefix('frechet_')}_over_floor": scores[name] / base[name]

@@ -173,6 +173,12 @@ def test_evaluate_measures_and_saves_onto_the_card(call, tmp_path):
     assert {key: value for key, value in card.items() if key != "metrics"} == \
            {key: value for key, value in before.items() if key != "metrics"}
     assert "ddim-2-w0-100-images" in out and json.loads(out.splitlines()[-1].split(maxsplit=1)[1]) == found
+    call("evaluate", "teacher", "--root", tmp_path, "--cpu", "--sampler", "ddim", "--steps", "2", "--images", "100",
+         "--seed", "1", "--save")
+    again = store.card("teacher", tmp_path)["metrics"]
+    assert list(again) == ["floor-100-images", "ddim-2-w0-100-images", "floor-100-images-seed1",
+                           "ddim-2-w0-100-images-seed1"]
+    assert all(again[key]["frechet_distance"] != again[f"{key}-seed1"]["frechet_distance"] for key in card["metrics"])
 
 
 def test_list_names_what_ships(call):
@@ -194,10 +200,12 @@ def test_a_student_is_trained_measured_and_timed(call, tmp_path, monkeypatch):
     setting = dmd_mnist.Setting(batch_size=4, n_pairs=40, distance="squared", updates=(1, 1))
     small = dataclasses.replace(recipes.RECIPES["student-dmd"], setting=setting)
     monkeypatch.setitem(recipes.RECIPES, "student-dmd", small)
-    status, out, err = call("train", "student-dmd", "--steps", 2, "--out", tmp_path, "--cpu")
+    status, out, err = call("train", "student-dmd", "--steps", 2, "--pairs", 30, "--out", tmp_path, "--cpu")
     assert status == 0, err
-    assert store.card("student-dmd", tmp_path)["recipe"] | dataclasses.asdict(setting) | {"n_steps": 2} == \
-        store.card("student-dmd", tmp_path)["recipe"] | {"updates": (1, 1), "t_range": (0.02, 0.98)}
+    assert store.card("student-dmd", tmp_path)["recipe"] | dataclasses.asdict(setting) | {"n_steps": 2, "n_pairs": 30} \
+        == store.card("student-dmd", tmp_path)["recipe"] | {"updates": (1, 1), "t_range": (0.02, 0.98)}
+    again = call("train", "student-dmd", "--steps", 2, "--pairs", 20, "--out", tmp_path, "--cpu", "--resume")
+    assert "has 30 pairs, not 20. Resume it with as many" in refusal(*again)
     status, out, _ = call("evaluate", "student-dmd", "--root", tmp_path, "--cpu", "--images", 20)
     assert status == 0 and "ddim-1-w0-20-images" in out
     status, out, _ = call("benchmark", "student-dmd", "--cpu")
@@ -218,6 +226,9 @@ def test_a_students_speed_is_a_ratio_of_two_times(call, monkeypatch):
 @pytest.mark.parametrize("words, sentence", [
     (("speed", "teacher"), "'teacher' is not a student"), (("pairs", "--pairs", 0), "must be at least 1; got 0"),
     (("dmd-mnist", "--students", "nowhere"), "nowhere holds no training of a student"),
+    (("train", "student-dmd", "--pairs", 0), "The number of pairs must be at least 1; got 0"),
+    (("train", "teacher", "--pairs", 5), "'teacher' is trained without pairs"),
+    (("train", "student-dmd2-no-critic", "--pairs", 5), "'student-dmd2-no-critic' is trained without pairs"),
     (("chain", "--share", 0), "The share of the updates must be positive"),
     (("curve", "--images", 15), "n must be a multiple of 10")])
 def test_a_slip_in_distillation_is_one_sentence(call, monkeypatch, tmp_path, words, sentence):

@@ -148,7 +148,7 @@ def test_what_lesson_06_says_of_its_runs_is_on_their_card():
     assert distances["1 : 1, 1,000"][0] < 10 < 100 < min(*distances["1 : 1, 2,200"], *distances["critic alone, 400"])
     of = lambda name, how="multistep-1-w0": store.card(name)["metrics"][how]["frechet_distance"]
     assert of("student-dmd2") < of("teacher", "ddpm-400-w0.25") < of("student-dmd2-no-critic")
-    assert of("student-dmd2", "multistep-1-w0-2000-images") < 0.9 * of("teacher", "ddim-400-w0.25-2000-images")
+    assert of("student-dmd2") < 0.9 * of("teacher", "ddim-400-w0.25")
     assert of("student-dmd2-4step", "multistep-4-w0") < of("student-dmd2-4step-no-critic", "multistep-4-w0")
 
 

@@ -1,6 +1,7 @@
 """DMD on MNIST: what a setting means, what is looked at, and that a distillation by recipe can be stopped."""
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -262,11 +263,18 @@ def test_the_ablations_are_stored_with_every_seeds_figures_and_not_run_again(at_
     assert all((value == 0).all() for value in made["DMD"]["looks"].values())
     student = made["student-dmd"]
     assert student["steps"].tolist() == student["looks"]["samples"].flatten().tolist() == [0, 2]
-    assert student["log"]["fake"].tolist() == [0.5, 0.25]
+    assert student["log"]["fake"].tolist() == [0.5, 0.25] and "students" not in card
     assert card["figures"]["no matching"]["accuracy"] == [0, 0.3333, 0.6667]
     assert card["figures"]["no matching"]["setting"]["matching"] is False
+    cards = {"own": {"teacher": "own-teacher", "metrics": 1}, "own-teacher": {"metrics": 2}, "teacher": {}, "other": {}}
+    for name, written in cards.items():
+        files.write_json(tmp_path / "mine" / name / "card.json", written)
+    own = shutil.copytree(work, tmp_path / "mine" / "own.training")
+    dmd_mnist.store_students([own], tmp_path)  # it does not ship, nor does its teacher: their cards are kept
     dmd_mnist.build(names, tmp_path, seeds=3)
-    assert seen == [0, 1, 2] * 2 and list(dmd_mnist.load(tmp_path)) == [*names, "student-dmd"]  # which stays
+    assert seen == [0, 1, 2] * 2
+    assert list(dmd_mnist.load(tmp_path)) == [*names, "student-dmd", "own"]  # the students stay
+    assert dmd_mnist.card(tmp_path)["students"] == {name: cards[name] for name in ("own", "own-teacher")}
     with refused(RuntimeError, "runs.safetensors is missing. Restore it with `git checkout runs.safetensors`"):
         dmd_mnist.load(tmp_path / "none")
 

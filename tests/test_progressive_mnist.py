@@ -8,7 +8,7 @@ from conftest import refused, stopped_in_step_six
 
 from dmdkit import (dmd_mnist, evaluation, plots_progressive, progressive, progressive_mnist, recipes, schedule, store,
                     train)
-from dmdkit.progressive_mnist import SETTINGS, STAGES, Halving, Setting
+from dmdkit.progressive_mnist import SETTINGS, STAGES, STEPS, Halving, Setting
 
 SHIPPED = {"progressive-4", "progressive-1"} <= set(store.names())
 ships = pytest.mark.skipif(not SHIPPED, reason="the chain does not ship yet")
@@ -99,6 +99,16 @@ def test_a_shipped_student_draws_the_digits_that_it_is_asked_for(n):
 def card_of(root, name: str, metrics: dict) -> None:
     (root / name).mkdir(parents=True)
     (root / name / "card.json").write_text(json.dumps({"metrics": metrics}))
+
+
+@ships
+def test_the_shipped_chain_stays_near_its_teachers_400_steps_and_its_curve_has_every_point():
+    of = lambda name, how: store.card(name)["metrics"][how]["frechet_distance"]
+    teacher = of("teacher", "ddim-400-w0.25")
+    for n, most in {8: 1.0, 4: 1.1, 2: 1.5, 1: 2.5}.items():
+        assert of(f"progressive-{n}", f"ddim-{n}-w0") <= most * teacher
+    curves = progressive_mnist.curve()
+    assert all(set(curves[name]) >= set(STEPS) for name in progressive_mnist.CURVES)
 
 
 def test_the_curve_is_read_from_the_cards_for_one_count_of_images(tmp_path):
