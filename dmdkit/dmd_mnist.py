@@ -325,10 +325,11 @@ def store_students(trainings: Iterable[Path], root: Path = ROOT, lesson: str = "
     files.save_state(path, load(root, lesson) | {name: recorded(work) for name, work in trainings.items()})
     kept = card(root, lesson)
     for name, work in trainings.items():
-        beside = {one: store.card(one, work.parent) for one in store.names(work.parent) if one not in store.names(root)}
-        if name in beside:
-            of_it = {one: beside[one] for one in (beside[name]["teacher"], name) if one in beside}
-            kept["students"] = kept.get("students", {}) | of_it
+        own = set(store.names(work.parent)) - set(store.names(root))
+        if name in own:
+            teacher = store.card(name, work.parent)["teacher"]
+            kept.setdefault("students", {}).update(
+                {one: store.card(one, work.parent) for one in (teacher, name) if one in own})
     files.write_json(path.with_suffix(".json"), kept | {"sha256": files.sha256(path)})
     return path
 
