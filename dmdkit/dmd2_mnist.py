@@ -25,7 +25,6 @@ class Setting(dmd_mnist.Setting):
     student_steps: int = 1
     backward_simulation: bool = True
     step_aware: bool = False      # the fake score is told which step made a sample
-    start: str = ""               # the artefact that the student starts from; none: the teacher
 
     @property
     def sampling(self) -> Sampling:
@@ -34,14 +33,6 @@ class Setting(dmd_mnist.Setting):
     @property
     def has_fake(self) -> bool:
         return True
-
-    def origin(self) -> dict[str, str]:
-        if not self.start:
-            return super().origin()
-        return super().origin() | {"start": self.start, "start_sha256": dmd_mnist.checksum(self.start)}
-
-    def student(self, teacher: Denoiser) -> Denoiser:
-        return dmd_mnist.load_artefact(self.start) if self.start else teacher.copy()
 
     def fake_score(self, teacher: Denoiser) -> Denoiser:
         fake = dmd2.step_aware(teacher, self.student_steps) if self.step_aware else teacher.copy()

@@ -48,6 +48,8 @@ class Setting:
     ema: float = 0.995
     batch_size: int = 64
     n_steps: int = 1500
+    start: str = ""               # the artefact that the student starts from; none: the teacher
+    share: float = 1.0            # of what was trained in the weights that are kept; the rest are the start's
 
     @property
     def sampling(self) -> evaluation.Sampling:
@@ -80,15 +82,28 @@ class Setting:
         fake = learners["fake"].net if self.has_fake else None
         return train.Training(
             learners, self.step(learners, real, given),
-            lambda: look(learners["generator"].net, fake, real, judge, how=self.sampling), (teacher,))
+            lambda: look(learners["generator"].net, fake, real, judge, how=self.sampling), (teacher,),
+            lambda: self.finish(learners["generator"], teacher))
+
+    def finish(self, generator: train.Learner, teacher: Denoiser) -> Denoiser:
+        """The student as it is kept: the generator's averaged weights, with ``share`` < 1 drawn back on the straight line
+        to those that it started from (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+        net = generator.averaged()
+        if self.share < 1:
+            start = dict(self.student(teacher).named_parameters())
+            with torch.no_grad():
+                for name, weight in net.named_parameters():
+                    weight.lerp_(start[name].to(weight), 1 - self.share)
+        return net
 
     def origin(self) -> dict[str, str]:
         """What is noted of the networks that it starts from."""
-        return origin(self.teacher)
+        start = {"start": self.start, "start_sha256": checksum(self.start)} if self.start else {}
+        return origin(self.teacher) | start
 
     def student(self, teacher: Denoiser) -> Denoiser:
         """The generator as it starts."""
-        return teacher.copy()
+        return load_artefact(self.start) if self.start else teacher.copy()
 
     def fake_score(self, teacher: Denoiser) -> Denoiser:
         """The fake score as it starts."""
@@ -142,8 +157,11 @@ class Setting:
         return fake.model(x, t, label).v
 
 
-# student-dmd: five updates of the fake score, as in DMD2, so that it keeps up with the generator (lesson 06)
-FULL = Setting(updates=(1, 5), lr=7e-4, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=1800)
+# Five updates of the fake score, as in DMD2, so that it keeps up with the generator (lesson 06). The pairs bring the
+# student to digits, and hold it to typical ones; then it is let go of them.
+PAIRED = Setting(updates=(1, 5), lr=7e-4, fake_lr=1e-3, ema=0.998, batch_size=32, n_steps=1800)
+FULL = replace(PAIRED, start="student-dmd-paired", n_pairs=0, t_range=(0.02, 0.75), lr=5e-4, ema=0.0, n_steps=900,
+               share=0.7)
 
 
 def _distance(setting: Setting, device) -> Callable[[Tensor, Tensor], Tensor]:
@@ -270,8 +288,7 @@ def measure(setting: Setting, score: metrics.Scorer, seed: int = 0, n_images: in
     for step, made, _ in run(setting, seed):
         steps.append(step)
         looks.append(made.look())
-    generator = made.learners["generator"]
-    images, labels = evaluation.draw(generator.averaged(), setting.sampling, n_images)
+    images, labels = evaluation.draw(made.finish(), setting.sampling, n_images)
     return {"steps": torch.tensor(steps), "scores": score(images, labels),
             "looks": {name: torch.stack(values) for name, values in zip(Look._fields, zip(*looks))}}
 

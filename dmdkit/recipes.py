@@ -108,12 +108,16 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
         n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
         samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddim", 400, dmd_mnist.GUIDANCE),
                    Sampling("ddpm", 400, dmd_mnist.GUIDANCE))),
-    "student-dmd": Distillation(
+    "student-dmd-paired": Distillation(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression compares layers of the "
         "classifier in whose features frechet_distance is taken; frechet_distance_judge is in features it never saw.",
+        dmd_mnist.PAIRED, seed=0, samplings=(Sampling("ddim", 1),)),
+    "student-dmd": Distillation(
+        "One-step student of the teacher by Distribution Matching Distillation: student-dmd-paired, trained on without "
+        "its pairs.",
         dmd_mnist.FULL, seed=0, samplings=(Sampling("ddim", 1),)),
     "student-regression": Distillation(
-        "One step by regression alone, on the pairs that student-dmd has.",
+        "One step by regression alone, on the pairs that student-dmd-paired has.",
         dmd_mnist.Setting(matching=False), seed=0, samplings=(Sampling("ddim", 1),)),
     "student-dmd2-no-critic": Distillation(
         "One-step student of the teacher by distribution matching on two time scales: no pairs, and no critic yet.",
@@ -182,7 +186,7 @@ def train_artefact(name: str, out: Path = RUNS, n_steps: int | None = None, resu
         records = _watched(records, made.look, work, n_steps, resume)
     seconds = _follow(records, work / "log.jsonl", n_steps, resume, accelerator.is_main_process)
     if accelerator.is_main_process:
-        net = next(iter(made.learners.values())).averaged()
+        net = made.finish() if made.finish else next(iter(made.learners.values())).averaged()
         store.save(net, Path(out) / name, {
             "name": name, "what": plan.what, "seed": plan.seed, "wall_time_s": round(seconds),
             "recipe": {**plan.settings, "n_steps": n_steps}, **origin, **environment(accelerator),

@@ -36,6 +36,7 @@ class Training(NamedTuple):
     step: Step
     look: Callable[[], NamedTuple] | None = None  # what there is to see of it as it is now
     frozen: tuple[nn.Module, ...] = ()         # networks that are used and not trained
+    finish: Callable[[], nn.Module] | None = None  # what is kept at the end; None: the first learner's average
 
 
 def accelerator(cpu: bool = False) -> Accelerator:

@@ -226,7 +226,7 @@ def test_a_students_speed_is_a_ratio_of_two_times(call, monkeypatch):
 @pytest.mark.parametrize("words, sentence", [
     (("speed", "teacher"), "'teacher' is not a student"), (("pairs", "--pairs", 0), "must be at least 1; got 0"),
     (("dmd-mnist", "--students", "nowhere"), "nowhere holds no training of a student"),
-    (("train", "student-dmd", "--pairs", 0), "The number of pairs must be at least 1; got 0"),
+    (("train", "student-dmd-paired", "--pairs", 0), "The number of pairs must be at least 1; got 0"),
     (("train", "teacher", "--pairs", 5), "'teacher' is trained without pairs"),
     (("train", "student-dmd2-no-critic", "--pairs", 5), "'student-dmd2-no-critic' is trained without pairs"),
     (("chain", "--share", 0), "The share of the updates must be positive"),

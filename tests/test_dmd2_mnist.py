@@ -59,17 +59,6 @@ def test_a_setting_says_how_its_student_is_used_and_starts_its_fake_score_as_a_c
     assert len(set.union(*places)) == sum(map(len, places))
 
 
-def test_a_student_may_start_from_another_artefact(tiny):
-    setting = dataclasses.replace(TINY, start="student-dmd")
-    assert TINY.origin() == {key: value for key, value in setting.origin().items() if "start" not in key}
-    assert setting.origin()["start"] == "student-dmd"
-    assert setting.origin()["start_sha256"] == store.card("student-dmd")["sha256"]
-    made = setting.prepare(Accelerator(cpu=True), tiny)
-    generator, fake = (made.learners[name].net.state_dict() for name in ("generator", "fake"))
-    assert all(torch.equal(generator[name], weight) for name, weight in store.load("student-dmd").state_dict().items())
-    assert all(torch.equal(fake[name], weight) for name, weight in tiny.state_dict().items())
-
-
 def test_a_training_that_started_from_another_student_is_not_resumed(tmp_path):
     run = {"teacher": "teacher", "teacher_sha256": "1", "start": "student-dmd", "start_sha256": "2"}
     (tmp_path / "recipe.json").write_text(json.dumps(run | {"start_sha256": "3"}))

@@ -60,14 +60,61 @@ def test_each_setting_differs_from_dmd_in_what_its_name_says_and_in_nothing_else
 
 def test_the_ablations_and_the_students_share_the_method():
     """What an ablation shows is said of the students: they differ in budget, rates and updates of the fake score."""
-    ablation, student, regression = (dataclasses.asdict(setting) for setting in (
-        SETTINGS["DMD"], recipes.RECIPES["student-dmd"].setting, recipes.RECIPES["student-regression"].setting))
+    students = {name: dataclasses.asdict(recipes.RECIPES[name].setting)
+                for name in ("student-dmd-paired", "student-dmd", "student-regression")}
+    paired, alone, regression = students.values()
     differs = lambda one, other: {key for key, value in one.items() if value != other[key]}
-    assert differs(ablation, student) == {"n_pairs", "ema", "n_steps", "regression_weight", "updates", "lr", "fake_lr"}
-    assert differs(student, regression) == {"matching", "updates", "lr", "fake_lr", "ema", "batch_size", "n_steps"}
-    assert student["updates"] == (1, 5)  # as DMD2's
-    for name, setting in (("student-dmd", student), ("student-regression", regression)):  # what ships was so trained
+    assert differs(dataclasses.asdict(SETTINGS["DMD"]), paired) == {
+        "n_pairs", "ema", "n_steps", "regression_weight", "updates", "lr", "fake_lr"}
+    assert differs(paired, alone) == {"start", "n_pairs", "t_range", "lr", "ema", "n_steps", "share"}
+    assert alone["start"] == "student-dmd-paired"
+    assert differs(paired, regression) == {"matching", "updates", "lr", "fake_lr", "ema", "batch_size", "n_steps"}
+    assert paired["updates"] == (1, 5)  # as DMD2's
+    for name, setting in students.items():  # what ships was so trained
         assert store.card(name)["recipe"] == json.loads(json.dumps(setting))
+
+
+def test_a_student_may_start_from_another_artefact(tiny):
+    setting = dataclasses.replace(TINY, n_pairs=0, start="student-dmd")
+    assert TINY.origin() == {key: value for key, value in setting.origin().items() if "start" not in key}
+    assert setting.origin()["start"] == "student-dmd"
+    assert setting.origin()["start_sha256"] == store.card("student-dmd")["sha256"]
+    made = setting.prepare(Accelerator(cpu=True), tiny)
+    generator, fake = (made.learners[name].net.state_dict() for name in ("generator", "fake"))
+    assert all(torch.equal(generator[name], weight) for name, weight in store.load("student-dmd").state_dict().items())
+    assert all(torch.equal(fake[name], weight) for name, weight in tiny.state_dict().items())
+
+
+def test_what_lesson_04_says_of_its_students_is_on_their_cards():
+    """One step against its teacher's 400, each 5,000 images from the same noise; and what the training costs."""
+    of = lambda name, how="ddim-1-w0": store.card(name)["metrics"][how]
+    student, paired, many = of("student-dmd"), of("student-dmd-paired"), of("teacher", "ddim-400-w0.25")
+    assert student["images"] == paired["images"] == many["images"] == 5000
+    assert student["frechet_distance"] <= many["frechet_distance"] < 0.7 * paired["frechet_distance"]
+    assert many["frechet_distance_judge"] < 0.75 * student["frechet_distance_judge"]  # what the lesson admits
+    assert student["frechet_distance_judge"] < 0.9 * paired["frechet_distance_judge"]
+    assert 0.99 <= student["accuracy"] < paired["accuracy"] and student["coverage"] >= 0.97 * many["coverage"]
+    others = [of("student-dmd", f"ddim-1-w0-seed{seed}") for seed in (1, 2, 3)]
+    assert all(one["frechet_distance"] < student["frechet_distance"] and one["accuracy"] > 0.985 for one in others)
+    card = store.card("student-dmd")
+    assert card["speed"]["steps"] == 400 and min(card["speed"]["ratio"], card["speed"]["ratio_guided"]) >= 350
+    assert card["throughput"]["step_over_network"] <= 1.15
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_what_is_kept_is_drawn_back_towards_the_start(share, tiny, given):
+    made = dataclasses.replace(TINY, share=share).prepare(Accelerator(cpu=True), tiny, given)
+    generator, begun = made.learners["generator"], weights(tiny)
+    for seed in range(3):
+        made.step(torch.Generator().manual_seed(seed))
+    trained, average = weights(generator.net), [p.clone() for p in generator.ema.shadow_params]
+    kept = made.finish()
+    assert kept is generator.net and not kept.training and equal(weights(tiny), begun)
+    for found, start, end in zip(weights(kept), begun, average):
+        torch.testing.assert_close(found, share * end + (1 - share) * start)
+    assert not equal(average, begun)
+    generator.restore()  # and the training can go on from where it was
+    assert equal(weights(generator.net), trained)
 
 
 def test_an_unknown_setting_is_named():
