@@ -86,8 +86,8 @@ class Setting:
             lambda: self.finish(learners["generator"], teacher))
 
     def finish(self, generator: train.Learner, teacher: Denoiser) -> Denoiser:
-        """The student as it is kept: the generator's averaged weights, with ``share`` < 1 drawn back on the straight line
-        to those that it started from (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+        """The student as it is kept: the generator's averaged weights, with ``share`` < 1 drawn back on the straight
+        line to those that it started from (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
         net = generator.averaged()
         if self.share < 1:
             start = dict(self.student(teacher).named_parameters())
