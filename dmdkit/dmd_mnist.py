@@ -390,7 +390,7 @@ def setting_of(name: str, settings: dict[str, Setting] = SETTINGS) -> Setting:
 
 def load(root: Path = ROOT, lesson: str = "dmd-mnist") -> dict[str, dict]:
     """The shipped runs by setting: "steps" (F,), "looks" (``Look``'s entries, each (F, …)) and "brightness" (seeds, F);
-    the full training, "student-dmd", has a "log" in place of the last. Raises RuntimeError if the file is missing or
+    full trainings, like "student-dmd", have a "log" in place of the last. Raises RuntimeError if the file is missing or
     damaged."""
     path = _path(root, lesson)
     if not path.exists():

@@ -201,8 +201,8 @@ def test_a_lesson_of_the_plane_runs_and_its_sliders_move(executed):
     assert picture(player, ".fields") != before
 
 
-# the student's training and the ablations; pairs or none, the ratios, the student's training, several steps
-PLAYERS = {"04_dmd_mnist": 2, "06_dmd2": 4}
+# the student's training in two parts and the ablations; pairs or none, the ratios, the student's training, several steps
+PLAYERS = {"04_dmd_mnist": 3, "06_dmd2": 4}
 
 
 @pytest.mark.parametrize("lesson, n", [(NOTEBOOKS / f"{name}.ipynb", n) for name, n in PLAYERS.items()],
