@@ -201,7 +201,7 @@ def test_a_lesson_of_the_plane_runs_and_its_sliders_move(executed):
     assert picture(player, ".fields") != before
 
 
-# the student's training in two parts and the ablations; pairs or none, the ratios, the student's training, several steps
+# both parts of the student's training, the ablations; pairs or none, the ratios, the student's training, several steps
 PLAYERS = {"04_dmd_mnist": 3, "06_dmd2": 4}
 
 
