@@ -67,8 +67,10 @@ class Setting:
         the teacher, which is what is frozen.
 
         teacher, given: the teacher and the pairs, if they are at hand; else the artefact is loaded, and the pairs are
-        taken from where they lie or made. Raises what those raise.
+        taken from where they lie or made. Raises what those raise, and ValueError for a share that is none.
         """
+        if not 0 < self.share <= 1:
+            raise ValueError(f"The share of the trained weights must be above 0 and at most 1; got {self.share}.")
         teacher = teacher or load_artefact(self.teacher, accelerator.device)
         if self.n_pairs and given is None:
             with accelerator.main_process_first():

@@ -117,6 +117,12 @@ def test_what_is_kept_is_drawn_back_towards_the_start(share, tiny, given):
     assert equal(weights(generator.net), trained)
 
 
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused_before_anything_is_loaded(share):
+    with refused(ValueError, f"must be above 0 and at most 1; got {share}"):
+        dataclasses.replace(TINY, share=share, teacher="nobody").prepare(Accelerator(cpu=True))
+
+
 def test_an_unknown_setting_is_named():
     assert dmd_mnist.setting_of("no matching") is SETTINGS["no matching"]
     with refused(ValueError, "There is no setting 'DMD3'; there are DMD, no matching, no regression, "):
