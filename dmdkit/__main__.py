@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "heun", "multistep"),
                           help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
+    evaluate.add_argument("--interval", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"),
+                          help="of t/T, in which to guide (default: everywhere)")
+    evaluate.add_argument("--guide", default="", metavar="NAME", help="a worse artefact to lead away from")
+    evaluate.add_argument("--guide-weight", type=float, default=0.0, help="how far away from it")
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise that the samples start from")
     return parser
@@ -128,7 +132,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.sampler is None) != (arguments.steps is None):
         raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
-    one = arguments.sampler and (evaluation.Sampling(arguments.sampler, arguments.steps, arguments.guidance),)
+    one = arguments.sampler and (evaluation.Sampling(
+        arguments.sampler, arguments.steps, arguments.guidance, tuple(arguments.interval), arguments.guide,
+        arguments.guide_weight),)
     device = train.accelerator(arguments.cpu).device
     for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save,
                                         arguments.seed):

@@ -91,15 +91,17 @@ class Denoiser(nn.Module):
         if x_t.device.type == "cpu":  # on a GPU the look at the values would wait for it; samplers check once
             check_label(label, len(x_t), self.n_classes)
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        none = torch.full_like(t, self.n_classes)
         alpha, sigma = self.schedule.at(t, x_t)
+        # x_t is the same in all that guidance mixes, so mixing v (or x) mixes ε by the same weights
+        return predict(self.prediction, self._out(x_t, t, label, guidance), x_t, alpha, sigma)
+
+    def _out(self, x_t: Tensor, t: Tensor, label: Tensor | None, guidance: float) -> Tensor:
+        """What the network returns at t (B,), guided."""
+        none = torch.full_like(t, self.n_classes)
         if label is None or guidance == 0.0:
-            out = self._net(x_t, t, none if label is None else label)
-        else:
-            with_label, without = self._net(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, none])).chunk(2)
-            # x_t is the same in both, so mixing v (or x) by these weights mixes ε by them too
-            out = (1 + guidance) * with_label - guidance * without
-        return predict(self.prediction, out, x_t, alpha, sigma)
+            return self._net(x_t, t, none if label is None else label)
+        with_label, without = self._net(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, none])).chunk(2)
+        return (1 + guidance) * with_label - guidance * without
 
     def _net(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
         if x_t.ndim != 4:
@@ -130,3 +132,49 @@ class Denoiser(nn.Module):
     def generate(self, z: Tensor, label: Tensor | None = None, guidance: float = 0.0) -> Tensor:
         """The one-step generator G(z): the x-prediction at t = T−1, clamped to [−1, 1]. z: (B, *sample_shape) noise."""
         return self(z, self.schedule.T - 1, label, guidance).x.clamp(-1, 1)
+
+
+class Guided(Denoiser):
+    """A Denoiser that is guided at the times of an interval only (Kynkäänniemi et al. 2024), and may there be led away
+    from a worse one too: autoguidance (Karras et al. 2024). To what classifier-free guidance says that adds
+    guide_weight · (D(x_t, t, y) − D_guide(x_t, t, y)), at one network evaluation more. Where both miss something the
+    worse one misses it by more, so the way away from it leads to where both should be.
+
+    Args:
+        denoiser: what is guided; its network is shared, not copied.
+        interval: guidance of either kind where interval[0] ≤ t/T < interval[1]; elsewhere one evaluation.
+        guide: a worse model of the same data, asked with the same label; None for classifier-free guidance alone.
+        guide_weight: how far away from it.
+    Raises ValueError for an interval that is none, a guide without weight or a weight without guide, and for a guide
+    that predicts something else.
+    """
+
+    def __init__(self, denoiser: Denoiser, interval: tuple[float, float] = (0.0, 1.0), guide: Denoiser | None = None,
+                 guide_weight: float = 0.0):
+        super().__init__(denoiser.net, denoiser.schedule, denoiser.prediction, denoiser.patch, denoiser.n_classes)
+        low, high = interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"interval must be two shares of T, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}.")
+        if (guide is None) != (guide_weight == 0.0):
+            raise ValueError("A guide and its weight go together; give both, or neither.")
+        if not isinstance(guide or denoiser, Denoiser):
+            raise ValueError(f"guide must be a Denoiser; got {type(guide).__name__}.")
+        kind, other = ((d.schedule.name, d.schedule.T, d.prediction, d.sample_shape, d.n_classes)
+                       for d in (denoiser, guide or denoiser))
+        if kind != other:
+            raise ValueError("guide must have the denoiser's schedule, T, prediction, shape and number of classes, "
+                             f"{kind}; it has {other}.")
+        self.interval, self.guide, self.guide_weight = interval, guide, guide_weight
+
+    def _out(self, x_t: Tensor, t: Tensor, label: Tensor | None, guidance: float) -> Tensor:
+        low, high = self.interval
+        inside = (low <= t / self.schedule.T) & (t / self.schedule.T < high)
+        if label is None or not inside.any():
+            return super()._out(x_t, t, label, 0.0)
+        with_label = self._net(x_t, t, label)
+        added = torch.zeros_like(with_label)
+        if guidance:
+            added += guidance * (with_label - self._net(x_t, t, torch.full_like(t, self.n_classes)))
+        if self.guide is not None:
+            added += self.guide_weight * (with_label - self.guide._net(x_t, t, label))
+        return with_label + inside.to(x_t).reshape(-1, *[1] * (x_t.ndim - 1)) * added

@@ -9,25 +9,44 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import data, files, metrics, sample, store
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Guided
 
 N_IMAGES = 5000  # how many samples a card's figures are of, unless their name says another count
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One way to draw samples: a sampler of ``sample``, its number of steps and its guidance."""
+    """One way to draw samples: a sampler of ``sample``, its number of steps and its guidance; for ``Guided`` also the
+    interval, the name of the artefact that is the guide, and its weight."""
     sampler: str
     n_steps: int
     guidance: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    guide: str = ""
+    guide_weight: float = 0.0
 
     @property
     def key(self) -> str:
-        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}"
+        within = "" if self.interval == (0.0, 1.0) else "-within-{:g}-{:g}".format(*self.interval)
+        away = f"-away{self.guide_weight:g}-from-{self.guide}" if self.guide else ""
+        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}{away}{within}"
+
+    @property
+    def guide_root(self) -> Path:
+        """Where the guide is: among what ships, or else in ``runs``."""
+        return store.find(self.guide, data.ROOT, data.RUNS)
+
+    def guided(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser with this guidance. Raises what ``Guided`` does, and what ``store.load`` does for the guide."""
+        if not self.guide and not self.guide_weight and self.interval == (0.0, 1.0):
+            return denoiser
+        device = next(denoiser.parameters()).device
+        guide = store.load(self.guide, device, self.guide_root) if self.guide else None
+        return Guided(denoiser, self.interval, guide, self.guide_weight)
 
     def states(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None):
         """Every state of the sampler, from noise z."""
-        return getattr(sample, self.sampler)(denoiser, z, self.n_steps, label, self.guidance, generator)
+        return getattr(sample, self.sampler)(self.guided(denoiser), z, self.n_steps, label, self.guidance, generator)
 
     def images(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The images from noise z, in [−1, 1]."""
@@ -51,10 +70,11 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
     device, processes = next(denoiser.parameters()).device, PartialState()
     labels = torch.arange(n) % denoiser.n_classes
     mine = list(enumerate(labels.split(batch_size)))[processes.process_index::processes.num_processes]
+    stem = how.key + (f"-{store.card(how.guide, how.guide_root)['sha256'][:12]}" if how.guide else "")
     images = []
     with tqdm(total=len(mine) * how.n_steps, unit="step", desc=how.key, disable=not processes.is_main_process) as bar:
         for i, label in mine:
-            kept = keep and keep / f"{how.key}-seed{seed}-batch{i}of{batch_size}.safetensors"
+            kept = keep and keep / f"{stem}-seed{seed}-batch{i}of{batch_size}.safetensors"
             if kept and kept.exists() and len(done := files.load_state(kept)["images"]) == len(label):
                 images.append((i, done))
                 bar.update(how.n_steps)

@@ -93,6 +93,9 @@ def make_teacher(preset: str = "mnist") -> Denoiser:
     return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size)
 
 
+# the best way that we know to draw from the teacher
+AUTOGUIDANCE = dict(guidance=0.2, interval=(0.3, 0.95), guide="teacher-weak", guide_weight=0.5)
+
 RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "classifier": Recipe(
         "Digit classifier; the 96 features below its head are the space of the Fréchet distance and of coverage.",
@@ -107,7 +110,8 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
         make_teacher, lambda learner, images, n: train.denoiser_step(learner, images, n),
         n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
         samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddim", 400, dmd_mnist.GUIDANCE),
-                   Sampling("ddpm", 400, dmd_mnist.GUIDANCE))),
+                   Sampling("ddpm", 400, dmd_mnist.GUIDANCE), Sampling("ddim", 16, **AUTOGUIDANCE),
+                   Sampling("ddpm", 400, **AUTOGUIDANCE))),
     "student-dmd-paired": Distillation(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression compares layers of the "
         "classifier in whose features frechet_distance is taken; frechet_distance_judge is in features it never saw.",
@@ -145,7 +149,8 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
         seed=0, samplings=(Sampling("ddim", 1),)),
 }
 RECIPES["teacher-weak"] = replace(
-    RECIPES["teacher"], what="The teacher after 1,000 steps of training, for an ablation.", n_steps=1000)
+    RECIPES["teacher"], n_steps=1000, samplings=(Sampling("ddim", 16),),
+    what="The teacher's network and recipe, but 1,000 steps: to lead the teacher away from, and for an ablation.")
 RECIPES |= {name_of(n): Halving(n) for n in STAGES}
 
 
@@ -318,7 +323,7 @@ def _measure(net: nn.Module, samplings: tuple[Sampling, ...], n: int, keep: Path
         yield "test", {"images": len(test), "accuracy": right.float().mean().item()}
         return
     for how in samplings:
-        net.schedule.steps(how.n_steps)  # refuses a bad number before any work
+        how.guided(net).schedule.steps(how.n_steps)  # refuses bad settings before any work
     main = PartialState().is_main_process  # the others only draw their share
     count = suffix(n, seed)
     if main:

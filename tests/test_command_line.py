@@ -148,6 +148,11 @@ def test_a_loss_that_is_no_number_is_one_sentence(call, tmp_path, monkeypatch):
     (("--steps", "4"), "--sampler and --steps go together"),
     (("--sampler", "ddim", "--steps", "0"), "n_steps must be a whole number from 1 to 1024 (this schedule's T); got 0"),
     (("--sampler", "ddpm", "--steps", "2000"), "n_steps must be a whole number from 1 to 1024"),
+    (("--sampler", "ddim", "--steps", "4", "--interval", "0.9", "0.1"), "0 ≤ low < high ≤ 1; got 0.9 and 0.1"),
+    (("--sampler", "ddim", "--steps", "4", "--guide", "nobody", "--guide-weight", "1"), "There is no artefact"),
+    (("--sampler", "ddim", "--steps", "4", "--guide", "classifier", "--guide-weight", "1"), "guide must be a Denoiser"),
+    (("--sampler", "ddim", "--steps", "4", "--guide", "teacher"), "A guide and its weight go together"),
+    (("--sampler", "ddim", "--steps", "4", "--guide-weight", "1"), "A guide and its weight go together"),
     (("--sampler", "ddim", "--steps", "4", "--images", "15"), "n must be a multiple of 10"),
     (("--sampler", "ddim", "--steps", "4", "--images", "0"), "n must be a multiple of 10"),
 ])

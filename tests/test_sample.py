@@ -1,5 +1,6 @@
 """Samplers: against diffusers where the grids agree, against exact denoisers, and against bad input."""
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from oracles import FiniteData, Gaussian
 
 from dmdkit import sample, schedule, score, store
-from dmdkit.denoiser import Denoiser
+from dmdkit.denoiser import Denoiser, Guided
 
 LABEL = torch.tensor([3, 7])
 CLASSICAL = dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
@@ -377,6 +378,49 @@ def test_guidance_zero_is_the_conditional_prediction_and_costs_one_call(tiny, sa
     more = sample.last(sampler(tiny, z, 4, LABEL, guidance=2.0, generator=generator()))
     assert torch.equal(plain, zero) and not torch.allclose(plain, more, atol=1e-3)
     assert tiny.net.calls == 12  # guided steps stack both evaluations into one call of a double batch
+
+
+@pytest.mark.parametrize("w", [0.0, 1.5])
+def test_a_guide_leads_away_from_its_prediction_with_the_same_label(tiny, w):
+    x_t, t, away, worse = torch.randn(2, 1, 28, 28), torch.tensor([900, 200]), 0.7, tiny_denoiser(seed=5)
+    with torch.no_grad():
+        guided = Guided(tiny, guide=worse, guide_weight=away)(x_t, t, LABEL, w)
+        with_guidance, with_label, other = tiny(x_t, t, LABEL, w), tiny(x_t, t, LABEL), worse(x_t, t, LABEL)
+    for form in ("x", "eps", "v", "score"):
+        by_hand = getattr(with_guidance, form) + away * (getattr(with_label, form) - getattr(other, form))
+        torch.testing.assert_close(getattr(guided, form), by_hand, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("away", [0.0, 0.7])
+def test_within_the_interval_guidance_is_guidance_and_outside_it_costs_nothing(tiny, away):
+    x_t, t = torch.randn(4, 1, 28, 28), torch.tensor([511, 512, 767, 768])  # T = 1024
+    label, inside = torch.tensor([1, 2, 3, 4]), torch.tensor([False, True, True, False])
+    worse = tiny_denoiser(seed=5)
+    led = dict(guide=worse, guide_weight=away) if away else {}
+    guided = Guided(tiny, (0.5, 0.75), **led)
+    with torch.no_grad():
+        plain, everywhere = tiny(x_t, t, label).v, Guided(tiny, **led)(x_t, t, label, 2.0).v
+        assert not torch.allclose(plain, everywhere, atol=1e-3)
+        expected = torch.where(inside[:, None, None, None], everywhere, plain)
+        torch.testing.assert_close(guided(x_t, t, label, 2.0).v, expected)
+        assert torch.equal(guided(x_t, t, None, 2.0).v, tiny(x_t, t).v)  # without label there is nothing to guide by
+    guided.net, worse.net = Counted(tiny.net), Counted(worse.net)
+    sample.last(sample.ddim(guided, x_t, 8, label, 2.0))
+    assert (guided.net.calls, worse.net.calls) == (8 + 2, 2 * bool(away))  # two of the eight times are inside
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (dict(interval=(0.8, 0.2)), "interval must be two shares of T, 0 ≤ low < high ≤ 1; got 0.8 and 0.2"),
+    (dict(interval=(0.2, 1.5)), "got 0.2 and 1.5"),
+    (dict(interval=(float("nan"), 1.0)), "got nan and 1"),
+    (dict(guide_weight=0.5), "A guide and its weight go together"),
+    (dict(guide=tiny_denoiser()), "A guide and its weight go together"),
+    (dict(guide=small_denoiser(schedule.cosine(), "v"), guide_weight=0.5), "guide must have the denoiser's schedule"),
+    (dict(guide=torch.nn.Identity(), guide_weight=0.5), "guide must be a Denoiser; got Identity"),
+])
+def test_guidance_that_cannot_be_is_refused(tiny, options, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Guided(tiny, **options)
 
 
 def test_no_label_is_the_label_no_class(tiny):
