@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from . import data, dmd2_mnist, dmd_2d, dmd_mnist, evaluation, explorer, progressive_mnist, recipes, store, train
+from .denoiser import EVERYWHERE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "heun", "multistep"),
                           help="measure one setting, not all of the recipe's")
     evaluate.add_argument("--guidance", type=float, default=0.0)
-    evaluate.add_argument("--interval", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"),
+    evaluate.add_argument("--interval", type=float, nargs=2, default=EVERYWHERE, metavar=("LOW", "HIGH"),
                           help="of t/T, in which to guide (default: everywhere)")
     evaluate.add_argument("--guide", default="", metavar="NAME", help="a worse artefact to lead away from")
     evaluate.add_argument("--guide-weight", type=float, default=0.0, help="how far away from it")

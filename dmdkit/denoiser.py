@@ -9,6 +9,7 @@ from . import schedule as sch
 
 
 PREDICTIONS = ("v", "x", "eps", "both")
+EVERYWHERE = (0.0, 1.0)  # the interval of t/T that leaves no time out
 
 
 class Prediction(NamedTuple):
@@ -149,7 +150,7 @@ class Guided(Denoiser):
     that predicts something else.
     """
 
-    def __init__(self, denoiser: Denoiser, interval: tuple[float, float] = (0.0, 1.0), guide: Denoiser | None = None,
+    def __init__(self, denoiser: Denoiser, interval: tuple[float, float] = EVERYWHERE, guide: Denoiser | None = None,
                  guide_weight: float = 0.0):
         super().__init__(denoiser.net, denoiser.schedule, denoiser.prediction, denoiser.patch, denoiser.n_classes)
         low, high = interval

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from . import dmd, dmd2, evaluation, files, metrics, pairs, perceptual, store, train, widgets
 from .data import ROOT, RUNS, mnist, to_uint8
 from .denoiser import Denoiser, Prediction
+from .store import checksum, load_artefact
 
-GUIDANCE = 0.25           # of the real score and of the pairs; the teacher's figures at 400 steps are at the same
+GUIDANCE = 0.25           # of the real score and of the pairs; the teacher's plain figures at 400 steps have the same
 SOLVER = dict(solver="heun", n_steps=8)
 
 SMALL = dict(n_pairs=1280, regression_weight=4.0, ema=0.98, batch_size=32, n_steps=100)  # some 2 minutes on one core
@@ -233,23 +234,9 @@ def _verdicts(critic: dmd2.Critic, x: Tensor, label: Tensor, shift: int, g: torc
                         for one, its in sides])
 
 
-def load_artefact(name: str, device="cpu") -> Denoiser:
-    """The artefact of that name, from those that ship or, if it is not among them, from ``runs``."""
-    return store.load(name, device, root=_root(name))
-
-
 def origin(name: str) -> dict[str, str]:
     """What is noted of a teacher, so that nothing made with one is taken for another's."""
     return {"teacher": name, "teacher_sha256": checksum(name)}
-
-
-def checksum(name: str) -> str:
-    """The SHA-256 of an artefact's weights, by its card."""
-    return store.card(name, _root(name))["sha256"]
-
-
-def _root(name: str) -> Path:
-    return store.find(name, ROOT, RUNS)
 
 
 def find_pairs(teacher: Denoiser, setting: Setting) -> pairs.Pairs:

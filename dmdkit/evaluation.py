@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import data, files, metrics, sample, store
-from .denoiser import Denoiser, Guided
+from .denoiser import EVERYWHERE, Denoiser, Guided
 
 N_IMAGES = 5000  # how many samples a card's figures are of, unless their name says another count
 
@@ -21,27 +21,22 @@ class Sampling:
     sampler: str
     n_steps: int
     guidance: float = 0.0
-    interval: tuple[float, float] = (0.0, 1.0)
+    interval: tuple[float, float] = EVERYWHERE
     guide: str = ""
     guide_weight: float = 0.0
 
     @property
     def key(self) -> str:
-        within = "" if self.interval == (0.0, 1.0) else "-within-{:g}-{:g}".format(*self.interval)
+        within = "" if self.interval == EVERYWHERE else "-within-{:g}-{:g}".format(*self.interval)
         away = f"-away{self.guide_weight:g}-from-{self.guide}" if self.guide else ""
         return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}{away}{within}"
 
-    @property
-    def guide_root(self) -> Path:
-        """Where the guide is: among what ships, or else in ``runs``."""
-        return store.find(self.guide, data.ROOT, data.RUNS)
-
     def guided(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser with this guidance. Raises what ``Guided`` does, and what ``store.load`` does for the guide."""
-        if not self.guide and not self.guide_weight and self.interval == (0.0, 1.0):
+        """The denoiser with this guidance. Raises what ``Guided`` and ``store.load_artefact`` do."""
+        if not self.guide and not self.guide_weight and self.interval == EVERYWHERE:
             return denoiser
         device = next(denoiser.parameters()).device
-        guide = store.load(self.guide, device, self.guide_root) if self.guide else None
+        guide = store.load_artefact(self.guide, device) if self.guide else None
         return Guided(denoiser, self.interval, guide, self.guide_weight)
 
     def states(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None):
@@ -70,7 +65,7 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
     device, processes = next(denoiser.parameters()).device, PartialState()
     labels = torch.arange(n) % denoiser.n_classes
     mine = list(enumerate(labels.split(batch_size)))[processes.process_index::processes.num_processes]
-    stem = how.key + (f"-{store.card(how.guide, how.guide_root)['sha256'][:12]}" if how.guide else "")
+    stem = how.key + (f"-{store.checksum(how.guide)[:12]}" if how.guide else "")
     images = []
     with tqdm(total=len(mine) * how.n_steps, unit="step", desc=how.key, disable=not processes.is_main_process) as bar:
         for i, label in mine:

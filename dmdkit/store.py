@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from . import files, nets
-from .data import ROOT
+from .data import ROOT, RUNS
 from .denoiser import Denoiser
 from .schedule import SCHEDULES, Schedule
 
@@ -62,6 +62,16 @@ def load(name: str, device: torch.device | str = "cpu", root: Path = ROOT) -> nn
     spec = json.loads((folder / "denoiser.json").read_text())
     made = Denoiser(net, SCHEDULES[spec["schedule"]](spec["T"]), spec["prediction"], spec["patch"], spec["n_classes"])
     return made.eval().to(device, memory_format=torch.channels_last)
+
+
+def load_artefact(name: str, device: torch.device | str = "cpu") -> nn.Module:
+    """``load`` from those that ship or, if it is not among them, from ``runs``."""
+    return load(name, device, find(name, ROOT, RUNS))
+
+
+def checksum(name: str) -> str:
+    """The SHA-256 of the weights that ``load_artefact`` takes, by their card."""
+    return card(name, find(name, ROOT, RUNS))["sha256"]
 
 
 def save(net: nn.Module, folder: Path, card: dict, half: bool = False) -> None:
