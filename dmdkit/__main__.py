@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
                           help="of t/T, in which to guide (default: everywhere)")
     evaluate.add_argument("--guide", default="", metavar="NAME", help="a worse artefact to lead away from")
     evaluate.add_argument("--guide-weight", type=float, default=0.0, help="how far away from it")
+    evaluate.add_argument("--clip", action=argparse.BooleanOptionalAction,
+                          help="clamp each x-prediction to [−1, 1] (default: ddpm does, the others do not)")
+    evaluate.add_argument("--s-noise", type=float, default=1.0, help="scale of ddpm's fresh noise …")
+    evaluate.add_argument("--s-tmax", type=float, default=1.0, help="… at t/T below this (default: at all times)")
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise that the samples start from")
     return parser
@@ -135,7 +139,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
     one = arguments.sampler and (evaluation.Sampling(
         arguments.sampler, arguments.steps, arguments.guidance, tuple(arguments.interval), arguments.guide,
-        arguments.guide_weight),)
+        arguments.guide_weight, arguments.clip, arguments.s_noise, arguments.s_tmax),)
     device = train.accelerator(arguments.cpu).device
     for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save,
                                         arguments.seed):

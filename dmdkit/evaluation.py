@@ -17,19 +17,32 @@ N_IMAGES = 5000  # how many samples a card's figures are of, unless their name s
 @dataclass(frozen=True)
 class Sampling:
     """One way to draw samples: a sampler of ``sample``, its number of steps and its guidance; for ``Guided`` also the
-    interval, the name of the artefact that is the guide, and its weight."""
+    interval, the name of the artefact that is the guide, and its weight; and what the sampler takes beyond that, where
+    it is not the sampler's own default. Raises ValueError for noise that cannot be, or that the sampler does not draw.
+    """
     sampler: str
     n_steps: int
     guidance: float = 0.0
     interval: tuple[float, float] = EVERYWHERE
     guide: str = ""
     guide_weight: float = 0.0
+    clip: bool | None = None
+    s_noise: float = 1.0
+    s_tmax: float = 1.0
+
+    def __post_init__(self):
+        sample.check_noise(self.s_noise, self.s_tmax)
+        if self.sampler != "ddpm" and (self.s_noise, self.s_tmax) != (1.0, 1.0):
+            raise ValueError(f"s_noise and s_tmax scale the noise of ancestral sampling, ddpm; {self.sampler} has none "
+                             "of that kind.")
 
     @property
     def key(self) -> str:
         within = "" if self.interval == EVERYWHERE else "-within-{:g}-{:g}".format(*self.interval)
         away = f"-away{self.guide_weight:g}-from-{self.guide}" if self.guide else ""
-        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}{away}{within}"
+        clip = {None: "", True: "-clip", False: "-noclip"}[self.clip]
+        noise = f"-noise{self.s_noise:g}-below{self.s_tmax:g}" * (self.s_noise != 1.0)
+        return f"{self.sampler}-{self.n_steps}-w{self.guidance:g}{away}{within}{clip}{noise}"
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
         """The denoiser with this guidance. Raises what ``Guided`` and ``store.load_artefact`` do."""
@@ -41,7 +54,11 @@ class Sampling:
 
     def states(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None):
         """Every state of the sampler, from noise z."""
-        return getattr(sample, self.sampler)(self.guided(denoiser), z, self.n_steps, label, self.guidance, generator)
+        more = {} if self.clip is None else {"clip": self.clip}
+        if self.s_noise != 1.0:
+            more |= {"s_noise": self.s_noise, "s_tmax": self.s_tmax}
+        return getattr(sample, self.sampler)(self.guided(denoiser), z, self.n_steps, label, self.guidance, generator,
+                                             **more)
 
     def images(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The images from noise z, in [−1, 1]."""

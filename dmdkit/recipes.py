@@ -93,8 +93,9 @@ def make_teacher(preset: str = "mnist") -> Denoiser:
     return Denoiser(net, schedule.cosine(), "v", patch=28 // net.config.sample_size)
 
 
-# the best way that we know to draw from the teacher
 AUTOGUIDANCE = dict(guidance=0.2, interval=(0.3, 0.95), guide="teacher-weak", guide_weight=0.5)
+# the best way that we know to draw from the teacher
+BEST = Sampling("ddpm", 400, 0.18, (0.3, 0.9), "teacher-weak", 0.5, clip=False, s_noise=0.9, s_tmax=0.5)
 
 RECIPES: dict[str, Recipe | Distillation | Halving] = {
     "classifier": Recipe(
@@ -111,7 +112,7 @@ RECIPES: dict[str, Recipe | Distillation | Halving] = {
         n_steps=14_000, batch_size=64, seed=0, optimiser=dict(lr=2e-3, betas=(0.9, 0.99), warmup=200, ema=0.999),
         samplings=(Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("ddim", 400, dmd_mnist.GUIDANCE),
                    Sampling("ddpm", 400, dmd_mnist.GUIDANCE), Sampling("ddim", 16, **AUTOGUIDANCE),
-                   Sampling("ddpm", 400, **AUTOGUIDANCE))),
+                   Sampling("ddpm", 400, **AUTOGUIDANCE), BEST)),
     "student-dmd-paired": Distillation(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression compares layers of the "
         "classifier in whose features frechet_distance is taken; frechet_distance_judge is in features it never saw.",

@@ -74,15 +74,27 @@ def ddim(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = Non
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
 
 
+def check_noise(s_noise: float, s_tmax: float) -> None:
+    """Raises ValueError unless s_noise is a factor of noise, and s_tmax a share of T."""
+    if not 0 <= s_noise < float("inf") or not 0 < s_tmax <= 1:
+        raise ValueError("s_noise must be 0 or more, and s_tmax a share of T, in (0, 1]; "
+                         f"got {s_noise:g} and {s_tmax:g}.")
+
+
 def ddpm(denoiser: Denoiser, z: Tensor, n_steps: int, label: Tensor | None = None, guidance: float = 0.0,
-         generator: torch.Generator | None = None, clip: bool = True) -> Iterator[State]:
+         generator: torch.Generator | None = None, clip: bool = True, s_noise: float = 1.0,
+         s_tmax: float = 1.0) -> Iterator[State]:
     """Ancestral sampling (DDPM, Algorithm 2) on any n_steps of the T steps: draw x_s from q(x_s | x_t, x̂).
 
-    Arguments as for ``ddim``; ``generator`` draws the fresh noise of every step, on its own device.
+    Arguments as for ``ddim``; ``generator`` draws the fresh noise of every step, on its own device. In steps from
+    t/T < s_tmax that noise is s_noise times the posterior's (EDM's S_noise: Karras et al. 2022, Algorithm 2).
     """
+    check_noise(s_noise, s_tmax)
+
     def move(x, prediction, t, s):
         mean, variance = posterior(denoiser.schedule, x, prediction.x, t, s)
-        return mean + variance.sqrt() * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return mean + (s_noise if t / denoiser.schedule.T < s_tmax else 1.0) * variance.sqrt() * noise
 
     return _states(denoiser, z, n_steps, label, guidance, clip, move)
 

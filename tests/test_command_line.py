@@ -153,6 +153,8 @@ def test_a_loss_that_is_no_number_is_one_sentence(call, tmp_path, monkeypatch):
     (("--sampler", "ddim", "--steps", "4", "--guide", "classifier", "--guide-weight", "1"), "guide must be a Denoiser"),
     (("--sampler", "ddim", "--steps", "4", "--guide", "teacher"), "A guide and its weight go together"),
     (("--sampler", "ddim", "--steps", "4", "--guide-weight", "1"), "A guide and its weight go together"),
+    (("--sampler", "ddim", "--steps", "4", "--s-noise", "0.9"), "of ancestral sampling, ddpm; ddim has none"),
+    (("--sampler", "ddpm", "--steps", "4", "--s-noise", "-1"), "s_noise must be 0 or more"),
     (("--sampler", "ddim", "--steps", "4", "--images", "15"), "n must be a multiple of 10"),
     (("--sampler", "ddim", "--steps", "4", "--images", "0"), "n must be a multiple of 10"),
 ])
@@ -183,6 +185,9 @@ def test_evaluate_measures_and_saves_onto_the_card(call, tmp_path):
     again = store.card("teacher", tmp_path)["metrics"]
     assert list(again) == ["floor-100-images", "ddim-2-w0-100-images", "floor-100-images-seed1",
                            "ddim-2-w0-100-images-seed1"]
+    status, out, err = call("evaluate", "teacher", "--root", tmp_path, "--cpu", "--sampler", "ddpm", "--steps", "2",
+                            "--images", "100", "--no-clip", "--s-noise", "0.9", "--s-tmax", "0.5")
+    assert status == 0 and "ddpm-2-w0-noclip-noise0.9-below0.5-100-images" in out, err
     assert all(again[key]["frechet_distance"] != again[f"{key}-seed1"]["frechet_distance"] for key in card["metrics"])
 
 

@@ -11,6 +11,7 @@ from oracles import FiniteData, Gaussian
 
 from dmdkit import sample, schedule, score, store
 from dmdkit.denoiser import Denoiser, Guided
+from dmdkit.evaluation import Sampling
 
 LABEL = torch.tensor([3, 7])
 CLASSICAL = dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
@@ -185,7 +186,7 @@ def test_ddim_converges_to_the_exact_flow_at_first_order():
     assert errors[-1] < 5e-3
 
 
-def ancestral_law(n: int) -> tuple[float, float]:
+def ancestral_law(n: int, s_noise: float = 1.0, s_tmax: float = 1.0) -> tuple[float, float]:
     """Mean and variance of the image that n ancestral steps draw for a Gaussian, carried along exactly: each step
     is linear in x_t plus noise, so that the library's own posterior at two points gives its slope and offset."""
     denoiser, points = gaussian(), torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
@@ -194,7 +195,8 @@ def ancestral_law(n: int) -> tuple[float, float]:
     for t, s in zip(times, times[1:] + [-1]):
         moved, added = sample.posterior(denoiser.schedule, points, denoiser(points, t).x, t, s)
         offset, slope = moved[0].item(), (moved[1] - moved[0]).item()
-        mean, variance = offset + slope * mean, slope**2 * variance + added.item()
+        scale = s_noise if t < s_tmax * denoiser.schedule.T else 1.0
+        mean, variance = offset + slope * mean, slope**2 * variance + scale**2 * added.item()
     return mean, variance
 
 
@@ -208,10 +210,12 @@ def test_ancestral_sampling_reproduces_the_gaussian_in_the_limit():
         assert 1.7 < coarse / fine < 2.3
 
 
-def test_ancestral_sampling_draws_from_the_law_that_its_steps_imply():
-    n, mean, variance = 20_000, *ancestral_law(12)
+@pytest.mark.parametrize("noise", [{}, {"s_noise": 0.5}, {"s_noise": 0.5, "s_tmax": 0.5},
+                                   {"s_noise": 0.0, "s_tmax": 0.9}], ids=str)
+def test_ancestral_sampling_draws_from_the_law_that_its_steps_imply(noise):
+    n, mean, variance = 20_000, *ancestral_law(12, **noise)
     x = sample.last(sample.ddpm(gaussian(), torch.randn(n, 1, 1, 1, generator=generator(3)), 12,
-                                generator=generator(4), clip=False))
+                                generator=generator(4), clip=False, **noise))
     assert x.mean().item() == pytest.approx(mean, abs=4 * math.sqrt(variance / n))
     assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
 
@@ -420,6 +424,34 @@ def test_within_the_interval_guidance_is_guidance_and_outside_it_costs_nothing(t
 def test_guidance_that_cannot_be_is_refused(tiny, options, sentence):
     with refused(ValueError, sentence):
         Guided(tiny, **options)
+
+
+def test_only_steps_from_below_s_tmax_have_their_noise_scaled(tiny):
+    z = torch.randn(2, 1, 28, 28)
+    plain, quiet, none = (list(sample.ddpm(tiny, z, 8, LABEL, generator=generator(), s_noise=s_noise, s_tmax=s_tmax))
+                          for s_noise, s_tmax in ((1.0, 1.0), (0.5, 0.5), (1.0, 0.5)))
+    assert [state.t < 512 for state in plain] == [False] * 4 + [True] * 4
+    assert [torch.equal(a.x, b.x) for a, b in zip(plain, quiet)] == [True] * 4 + [False] * 4
+    assert torch.equal(plain[-1].x, none[-1].x)
+
+
+def test_a_sampling_hands_on_what_it_names(tiny):
+    z = torch.randn(2, 1, 28, 28)
+    how = Sampling("ddpm", 4, 1.5, (0.2, 0.8), clip=False, s_noise=0.5, s_tmax=0.6)
+    by_hand = sample.last(sample.ddpm(Guided(tiny, (0.2, 0.8)), z, 4, LABEL, 1.5, generator(), False, 0.5, 0.6))
+    assert torch.equal(how.images(tiny, z, LABEL, generator()), by_hand.clamp(-1, 1))
+    assert how.key == "ddpm-4-w1.5-within-0.2-0.8-noclip-noise0.5-below0.6"
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (dict(s_noise=-0.1), "s_noise must be 0 or more, and s_tmax a share of T"),
+    (dict(s_noise=float("nan")), "got nan and 1"),
+    (dict(s_tmax=0.0), "got 1 and 0"),
+    (dict(s_tmax=1.1), "got 1 and 1.1"),
+])
+def test_noise_that_cannot_be_is_refused(tiny, options, sentence):
+    with refused(ValueError, sentence):
+        sample.ddpm(tiny, torch.randn(2, 1, 28, 28), 4, LABEL, **options)
 
 
 def test_no_label_is_the_label_no_class(tiny):

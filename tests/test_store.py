@@ -250,14 +250,16 @@ def test_the_shipped_teacher_draws_the_digits_that_it_is_asked_for():
 
 
 def test_what_is_said_of_the_teacher_at_its_best_is_on_its_card():
-    """5,000 images of 400 ancestral steps against as many real ones, and 16 DDIM steps guided the same way."""
+    """5,000 images of 400 ancestral steps against as many real ones, and 16 DDIM steps."""
     measured = store.card("teacher")["metrics"]
-    best, few = (measured[Sampling(*how, **recipes.AUTOGUIDANCE).key] for how in (("ddpm", 400), ("ddim", 16)))
-    plain, few_plain = measured["ddpm-400-w0.25"], measured["ddim-16-w0.25"]
+    best, plain, few_plain = (measured[key] for key in (recipes.BEST.key, "ddpm-400-w0.25", "ddim-16-w0.25"))
+    led, few = (measured[Sampling(*how, **recipes.AUTOGUIDANCE).key] for how in (("ddpm", 400), ("ddim", 16)))
     assert best["images"] == few["images"] == measured["floor"]["images"] == 5000
-    assert 1.5 < best["distance_over_floor"] < 1.54 and 0.96 < best["coverage_over_floor"] < 0.97  # not yet real
-    assert best["accuracy"] >= 0.99
-    assert best["frechet_distance"] < plain["frechet_distance"] and best["coverage"] > plain["coverage"]
-    assert best["frechet_distance_judge"] > plain["frechet_distance_judge"] and best["accuracy"] < plain["accuracy"]
+    assert best["distance_over_floor"] <= 1.5 and best["accuracy"] >= 0.99
+    assert 0.967 <= best["coverage_over_floor"] < 0.97  # not yet real
+    assert best["frechet_distance"] < led["frechet_distance"] < plain["frechet_distance"]
+    assert best["coverage"] > led["coverage"] > plain["coverage"]
+    assert min(best["frechet_distance_judge"], led["frechet_distance_judge"]) > plain["frechet_distance_judge"]
     assert few["frechet_distance"] <= 1.5 * best["frechet_distance"]
+    assert few_plain["frechet_distance"] <= 1.5 * plain["frechet_distance"]
     assert best["frechet_distance"] < few["frechet_distance"] < few_plain["frechet_distance"]
