@@ -53,16 +53,15 @@ class Sampling:
         return Guided(denoiser, self.interval, guide, self.guide_weight)
 
     def states(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None):
-        """Every state of the sampler, from noise z."""
+        """Every state of the sampler, from noise z, for a denoiser that is ``guided`` already."""
         more = {} if self.clip is None else {"clip": self.clip}
         if self.s_noise != 1.0:
             more |= {"s_noise": self.s_noise, "s_tmax": self.s_tmax}
-        return getattr(sample, self.sampler)(self.guided(denoiser), z, self.n_steps, label, self.guidance, generator,
-                                             **more)
+        return getattr(sample, self.sampler)(denoiser, z, self.n_steps, label, self.guidance, generator, **more)
 
     def images(self, denoiser: Denoiser, z: Tensor, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The images from noise z, in [−1, 1]."""
-        return sample.last(self.states(denoiser, z, label, generator)).clamp(-1, 1)
+        return sample.last(self.states(self.guided(denoiser), z, label, generator)).clamp(-1, 1)
 
 
 def suffix(n: int, seed: int = 0) -> str:
@@ -80,6 +79,7 @@ def draw(denoiser: Denoiser, how: Sampling, n: int, seed: int = 0, batch_size: i
     which a later call with the same arguments takes from there; hundreds of steps take the better part of an hour.
     """
     device, processes = next(denoiser.parameters()).device, PartialState()
+    denoiser = how.guided(denoiser)
     labels = torch.arange(n) % denoiser.n_classes
     mine = list(enumerate(labels.split(batch_size)))[processes.process_index::processes.num_processes]
     stem = how.key + (f"-{store.checksum(how.guide)[:12]}" if how.guide else "")
