@@ -15,13 +15,13 @@
     python -m dmdkit progressive [--cheaper runs/cheaper]
 """
 import argparse
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
 
 from . import data, dmd2_mnist, dmd_2d, dmd_mnist, evaluation, explorer, progressive_mnist, recipes, store, train
-from .denoiser import EVERYWHERE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,15 +65,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--root", type=Path, default=data.ROOT, help="folder of artefacts (default: those that ship)")
     evaluate.add_argument("--sampler", choices=("ddim", "ddpm", "heun", "multistep"),
                           help="measure one setting, not all of the recipe's")
-    evaluate.add_argument("--guidance", type=float, default=0.0)
-    evaluate.add_argument("--interval", type=float, nargs=2, default=EVERYWHERE, metavar=("LOW", "HIGH"),
-                          help="of t/T, in which to guide (default: everywhere)")
-    evaluate.add_argument("--guide", default="", metavar="NAME", help="a worse artefact to lead away from")
-    evaluate.add_argument("--guide-weight", type=float, default=0.0, help="how far away from it")
-    evaluate.add_argument("--clip", action=argparse.BooleanOptionalAction,
-                          help="clamp each x-prediction to [−1, 1] (default: ddpm does, the others do not)")
-    evaluate.add_argument("--s-noise", type=float, default=1.0, help="scale of ddpm's fresh noise …")
-    evaluate.add_argument("--s-tmax", type=float, default=1.0, help="… at t/T below this (default: at all times)")
+    # Absent unless given: their defaults are Sampling's, and without a sampler they are refused, not ignored.
+    of_sampler = evaluate.add_argument_group("the sampler's settings", argument_default=argparse.SUPPRESS)
+    of_sampler.add_argument("--guidance", type=float, metavar="W", help="classifier-free (default: none)")
+    of_sampler.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                            help="of t/T, in which to guide (default: everywhere)")
+    of_sampler.add_argument("--guide", metavar="NAME", help="a worse artefact to lead away from")
+    of_sampler.add_argument("--guide-weight", type=float, metavar="WEIGHT", help="how far away from it")
+    of_sampler.add_argument("--clip", action=argparse.BooleanOptionalAction,
+                            help="clamp each x-prediction to [−1, 1] (default: ddpm does, the others do not)")
+    of_sampler.add_argument("--s-noise", type=float, metavar="SCALE", help="scale of ddpm's fresh noise …")
+    of_sampler.add_argument("--s-tmax", type=float, metavar="T", help="… at t/T below this (default: at all times)")
     evaluate.add_argument("--images", type=int, default=evaluation.N_IMAGES)
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise that the samples start from")
     return parser
@@ -137,9 +139,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.sampler is None) != (arguments.steps is None):
         raise ValueError("--sampler and --steps go together; give both for one setting, neither for the recipe's.")
-    one = arguments.sampler and (evaluation.Sampling(
-        arguments.sampler, arguments.steps, arguments.guidance, tuple(arguments.interval), arguments.guide,
-        arguments.guide_weight, arguments.clip, arguments.s_noise, arguments.s_tmax),)
+    settings = {field.name for field in dataclasses.fields(evaluation.Sampling)} - {"sampler"}
+    given = {name: tuple(value) if name == "interval" else value for name, value in vars(arguments).items()
+             if name in settings}
+    if given and not arguments.sampler:
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is a setting of one sampler; give --sampler and "
+                         "--steps with it.")
+    one = arguments.sampler and (evaluation.Sampling(arguments.sampler, arguments.steps, **given),)
     device = train.accelerator(arguments.cpu).device
     for key, scores in recipes.evaluate(arguments.name, arguments.root, one, arguments.images, device, arguments.save,
                                         arguments.seed):

@@ -146,6 +146,8 @@ def test_a_loss_that_is_no_number_is_one_sentence(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize("words, sentence", [
     (("--sampler", "ddim"), "--sampler and --steps go together"),
     (("--steps", "4"), "--sampler and --steps go together"),
+    (("--guidance", "0.2"), "--guidance is a setting of one sampler; give --sampler and --steps"),
+    (("--no-clip", "--images", "100"), "--clip is a setting of one sampler"),
     (("--sampler", "ddim", "--steps", "0"), "n_steps must be a whole number from 1 to 1024 (this schedule's T); got 0"),
     (("--sampler", "ddpm", "--steps", "2000"), "n_steps must be a whole number from 1 to 1024"),
     (("--sampler", "ddim", "--steps", "4", "--interval", "0.9", "0.1"), "0 ≤ low < high ≤ 1; got 0.9 and 0.1"),
