@@ -54,7 +54,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = K_NEA
 
 def _radius(x: Tensor, k: int) -> Tensor:
     """Distance of each sample to its k-th nearest other, (N,)."""
-    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(1000)])
+    return torch.cat([torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(1000)])
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:

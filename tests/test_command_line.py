@@ -1,5 +1,6 @@
 """python -m dmdkit: it trains, resumes and measures, and a slip is one sentence and not a traceback."""
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def call(monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+SCORER = functools.cache(recipes.scorer)
+
+
+@pytest.fixture(autouse=True)
+def one_scorer(monkeypatch):
+    """The features of 10,000 test images are computed once for all tests."""
+    monkeypatch.setattr(recipes, "scorer", SCORER)
 
 
 @pytest.fixture(autouse=True)

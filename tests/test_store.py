@@ -1,4 +1,5 @@
 """Artefacts: what is saved is what is loaded, by us and by plain diffusers; damage is named; and what ships is good."""
+import dataclasses
 import json
 import os
 import subprocess
@@ -254,13 +255,20 @@ def test_what_is_said_of_the_teacher_at_its_best_is_on_its_card():
     measured = store.card("teacher")["metrics"]
     best, plain, few_plain = (measured[key] for key in (recipes.BEST.key, "ddpm-400-w0.25", "ddim-16-w0.25"))
     led, few = (measured[Sampling(*how, **recipes.AUTOGUIDANCE).key] for how in (("ddpm", 400), ("ddim", 16)))
-    assert best["images"] == few["images"] == measured["floor"]["images"] == 5000
+    floors = [measured[f"floor{suffix}"] for suffix in ("", "-seed1", "-seed2", "-seed3")]
+    other = measured[dataclasses.replace(recipes.BEST, n_steps=64).key + "-seed2"]  # noise that chose nothing
+    assert {row["images"] for row in (best, few, other, *floors)} == {5000}
     assert best["distance_over_floor"] <= 1.5 and best["accuracy"] >= 0.99 and best["coverage_over_floor"] >= 0.97
     assert 1.5 < led["distance_over_floor"] < 1.54 and 0.96 < led["coverage_over_floor"] < 0.97
     assert led["accuracy"] >= 0.99 and max(led["accuracy"], best["accuracy"]) < plain["accuracy"]
     assert best["frechet_distance"] < led["frechet_distance"] < plain["frechet_distance"]
     assert best["coverage"] > led["coverage"] > plain["coverage"]
     assert min(best["frechet_distance_judge"], led["frechet_distance_judge"]) > plain["frechet_distance_judge"]
+    means = {name: sum(floor[name] for floor in floors) / 4 for name in ("frechet_distance", "coverage")}
+    assert 1.46 < best["frechet_distance"] / means["frechet_distance"] < 1.48  # the floor of seed 0 is the easiest
+    assert 0.965 < best["coverage"] / means["coverage"] < 0.97
+    assert 1.5 < other["distance_over_floor"] < 1.6 and 0.96 < other["coverage_over_floor"] < 0.97
+    assert 0.985 < other["accuracy"] < 0.99 and abs(other["coverage"] - best["coverage"]) < 0.001
     assert few["frechet_distance"] <= 1.5 * best["frechet_distance"]
     assert few_plain["frechet_distance"] <= 1.5 * plain["frechet_distance"]
     assert best["frechet_distance"] < few["frechet_distance"] < few_plain["frechet_distance"]
