@@ -5,21 +5,27 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8888
 
+# Where PyTorch comes from. `auto`: on Linux without an NVIDIA GPU PyTorch's own builds for CPUs, which are a tenth of
+# the download, if they can be reached; else PyPI. `pypi`: PyPI. Or the address of an index, or a folder like one.
+TORCH_INDEX ?= auto
+
 .PHONY: lab test notebooks clean
 
 lab: $(READY)
-	$(BIN)/jupyter trust notebooks/*.ipynb
+	$(BIN)/python tools/notebooks.py trust
 	$(BIN)/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS) $(ROOT_OPTIONS) $(DISPLAY_OPTIONS)
 
+# One thread a process: two processes, and the kernels of their lessons, share the cores.
 test: $(READY)
-	DMDKIT_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	DMDKIT_FAST=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 # Executes every lesson with its full budget and keeps the outputs: what is committed.
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py run
 
+# The environment alone: what you trained, in runs/, is yours to delete.
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV)
 
 # Built once, and again only when pyproject.toml changes.
 $(READY): pyproject.toml
@@ -27,6 +33,7 @@ $(READY): pyproject.toml
 		{ echo "dmdkit needs Python 3.10 or newer; name one with: make lab PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python tools/install_torch.py "$(TORCH_INDEX)"
 	$(BIN)/python -m pip install -e ".[lab,test]"
 	@touch $@
 

@@ -1,50 +1,22 @@
-"""Files that are whole or not there: atomic writes, and tensors with a checksum over every byte."""
+"""Files whose every byte is checked when they are read: text, JSON, logs and states.
+
+Text is UTF-8. A JSON file holds a ``seal``, a checksum of all else in it; a log has a checksum a
+line; a state, nested dicts and lists of tensors, has one over all of it.
+"""
 import hashlib
 import json
-import os
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+from .disk import check_writable, damaged, locked, read_bytes, sha256, write_atomically
+from .states import load_state, save_state
 
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a neighbour and rename: whoever reads ``path`` sees the old file or the new one, never a part.
-
-    Raises RuntimeError, with what was there before left as it was, if the folder or the disk refuses.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        _remove(partial)
-        kept = "the earlier file there is untouched" if path.exists() else "nothing was written"
-        raise RuntimeError(f"Could not write {path}: {error.strerror or error}; {kept}. "
-                           "Free some space or choose a folder that you may write to, then run this again.") from None
-
-
-def as_json(content: dict) -> str:
-    """A card's text: one entry a line, letters as they are."""
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def write_json(path: Path, content: dict) -> None:
-    """``write_atomically`` of a card."""
-    write_atomically(path, as_json(content).encode())
+__all__ = ["Lines", "append_line", "as_json", "as_line", "check_writable", "damaged",
+           "load_state", "locked", "read_bytes", "read_json", "read_lines", "read_text",
+           "save_state", "sha256", "update_json", "versions", "write_atomically", "write_json",
+           "write_lines"]
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -52,64 +24,159 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in ("dmdkit", "torch", "diffusers", *packages)}
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        pass  # the folder itself is not accessible: there is nothing to tidy up
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text, its lines ended by \\n.
 
-
-def save_state(path: Path, state: dict) -> None:
-    """Save nested dicts and lists of tensors, numbers and strings as one safetensors file with a checksum.
-
-    Nothing is pickled: the tensors go into the file's body, the rest as JSON into its header.
+    Raises RuntimeError, a sentence that names the file, for one that is missing, empty, a folder, a
+    broken link, not to be read or no UTF-8.
     """
-    tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_split(state, "", tensors))
-    write_atomically(path, safetensors.torch.save(tensors, {"tree": tree, "sha256": _digest(tree, tensors)}))
-
-
-def load_state(path: Path) -> dict:
-    """What ``save_state`` saved, on the CPU. Raises RuntimeError if the file is missing, cut short or altered."""
-    path = Path(path)
-    if not path.is_file():
-        raise RuntimeError(f"There is no checkpoint at {path}. Check the path, or start without resuming.")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if header["sha256"] != _digest(header["tree"], tensors):
-            raise ValueError("its checksum does not fit its contents")
-        return _join(json.loads(header["tree"]), tensors)
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise RuntimeError(f"The checkpoint {path} is damaged or not one of dmdkit's ({error}). Delete it and start "
-                           "again, or put an intact copy in its place.") from None
+        return read_bytes(path).decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"byte {error.start} is no UTF-8 text") from None
 
 
-def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(tree.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+# JSON
+
+def read_json(path: Path, *keys: str, sealed: bool = True) -> dict:
+    """The object in a JSON file, without its seal. keys: what it must have.
+
+    sealed: False for a file of another program's, in any layout and without a seal.
+    Raises RuntimeError, a sentence that names the file, for whatever is wrong with it.
+    """
+    text = read_text(path)
+    content = _object(path, text)
+    if sealed:
+        _break_seal(path, text, content)
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise damaged(path, f"it has no {missing[0]!r}")
+    return content
 
 
-def _split(node, name: str, tensors: dict[str, Tensor]):
-    """A JSON tree in which each tensor is replaced by {"tensor": its name} and put into ``tensors``."""
-    if isinstance(node, Tensor):
-        tensors[name] = node.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": name}
-    if isinstance(node, dict):
-        return {"dict": [[key, _split(value, f"{name}/{key}", tensors)] for key, value in node.items()]}
-    if isinstance(node, (list, tuple)):
-        return [_split(value, f"{name}/{i}", tensors) for i, value in enumerate(node)]
-    return node
+def _object(path: Path, text: str) -> dict:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"it is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise damaged(path, f"it holds a {type(content).__name__}, not an object")
+    return content
 
 
-def _join(node, tensors: dict[str, Tensor]):
-    if isinstance(node, list):
-        return [_join(value, tensors) for value in node]
-    if isinstance(node, dict):
-        return tensors[node["tensor"]] if "tensor" in node else {k: _join(v, tensors) for k, v in node["dict"]}
-    return node
+def _break_seal(path: Path, text: str, content: dict) -> None:
+    """Take the seal out of ``content``, once it fits."""
+    seal = content.pop("seal", None)
+    if seal is None:
+        raise damaged(path, "it has no seal, the checksum that dmdkit's own files have")
+    if seal != _seal(content) or text != as_json(content):
+        raise damaged(path, "its seal does not fit what it says")
+
+
+def _seal(content: dict) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def as_json(content: dict) -> str:
+    """The text of a sealed JSON file: one entry a line, letters as they are.
+
+    Raises ValueError for NaN or infinity, which JSON does not have.
+    """
+    content = json.loads(_dumps(content))  # as it will be read: lists, and keys of text
+    content.pop("seal", None)
+    content["seal"] = _seal(content)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _dumps(content: dict) -> str:
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"This cannot be written as JSON ({error}); leave out or replace what is "
+                         "not finite.") from None
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write an object as a sealed JSON file. Raises RuntimeError, ValueError as its parts do."""
+    write_atomically(path, as_json(content).encode("utf-8"))
+
+
+def update_json(path: Path, change: Callable[[dict], dict]) -> dict:
+    """Replace what a sealed JSON file holds by ``change`` of it; returns the new content.
+
+    Nothing that another process changes by this function in the meantime is lost.
+    """
+    with locked(Path(path).parent):
+        content = change(read_json(path))
+        write_json(path, content)
+    return content
+
+
+# Logs: a JSON object a line, each with its own checksum
+
+class Lines(NamedTuple):
+    """A log."""
+    entries: list[dict]
+    torn: bool           # whether its end is missing: whoever wrote it was killed while writing
+
+
+def as_line(entry: dict) -> str:
+    """An entry of a log as its line, with a seal. Raises ValueError for NaN or infinity."""
+    text = _dumps(entry)
+    seal = hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return _dumps({**entry, "seal": seal}) + "\n"
+
+
+def append_line(path: Path, entry: dict) -> None:
+    """Add an entry to a log, which is made if there is none. A torn line at its end goes.
+
+    Raises RuntimeError, a sentence that names the file, if it cannot be written.
+    """
+    line = as_line(entry).encode("utf-8")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            file.truncate(_whole(file))
+            file.write(line)
+    except OSError as error:
+        raise RuntimeError(f"Could not write {path}: {error.strerror or error}.") from None
+
+
+def _whole(file) -> int:
+    """How many bytes of an open log are whole lines."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 1))
+    if file.read(1) in (b"\n", b""):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def write_lines(path: Path, entries: list[dict]) -> None:
+    """Write a log anew. Raises what ``write_atomically`` raises."""
+    write_atomically(path, "".join(as_line(entry) for entry in entries).encode("utf-8"))
+
+
+def read_lines(path: Path) -> Lines:
+    """A log's entries, without a torn one at its end, of which it says that there is one.
+
+    Raises RuntimeError, a sentence that names file and line, for one that is damaged elsewhere.
+    """
+    path = Path(path)
+    raw = b"" if path.is_file() and path.stat().st_size == 0 else read_bytes(path)
+    *whole, rest = raw.split(b"\n")
+    entries = [_entry(path, number, line) for number, line in enumerate(whole, 1)]
+    return Lines(entries, torn=bool(rest) or not raw)
+
+
+def _entry(path: Path, number: int, line: bytes) -> dict:
+    try:
+        entry = json.loads(line)
+        entry.pop("seal")
+        fits = as_line(entry).encode("utf-8") == line.rstrip(b"\r") + b"\n"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise damaged(path, f"the seal of line {number} does not fit what it says")
+    return entry

@@ -1,119 +1,212 @@
-"""How good samples are: Fréchet distance in digit features, class accuracy, and precision, recall, density, coverage.
-For points of the plane: an exact Wasserstein distance, and modes covered.
+"""How good samples are: Fréchet distance, precision, recall, density and coverage in any feature
+space, and class accuracy where a space belongs to a classifier. For points of the plane: an exact
+Wasserstein distance, and modes covered.
 
-No number here means anything without its count of images and the real-against-real floor: what as many real training
-images score against the same test images.
+No number here means anything without its count of samples and the real-data baseline: what as many
+real training images score against the same test images.
 """
-import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.image.fid import FrechetInceptionDistance
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from .data import Images, scale
+import torch
+from torch import Tensor, nn
+
+from . import expect
+from .data import Images, Points
 
 K_NEAREST = 5  # neighbours that span a sample's ball, as in Naeem et al. 2020
+BATCH = 500
 
 
 @torch.no_grad()
-def in_batches(function, x: Tensor, size: int = 500) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = BATCH) -> Tensor:
     """function(x) for a long x (N, …), a batch at a time, without gradients."""
-    return torch.cat([function(part) for part in x.split(size)])
+    return torch.cat([function(part) for part in x.split(expect.whole("size", size))])
+
+
+def check_features(real: Tensor, fake: Tensor, least: int) -> None:
+    """Raises TypeError or ValueError unless both are finite features, (N, D) and (M, D), of at
+    least that many samples."""
+    expect.floating(real=real, fake=fake)
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError("Features must be (N, D) and (M, D); "
+                         f"got {tuple(real.shape)} and {tuple(fake.shape)}.")
+    if min(len(real), len(fake)) < least:
+        raise ValueError(f"At least {least} samples of each kind are needed; "
+                         f"got {len(real)} real and {len(fake)} fake.")
+    for name, features in (("real", real), ("fake", fake)):
+        if not features.isfinite().all():
+            raise ValueError(f"The features of the {name} samples are not all finite.")
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """‖m_r − m_f‖² + Tr(C_r + C_f − 2 (C_r C_f)^½) of two sets of features (N, D) (Heusel et al. 2017, eq. 6),
-    by torchmetrics. Not comparable across feature spaces or counts.
+    """‖m_r − m_f‖² + Tr(C_r + C_f − 2 (C_r C_f)^½) of two sets of features, (N, D) and (M, D)
+    (Heusel et al. 2017, eq. 6), by torchmetrics in float64 on the CPU. Not comparable across
+    feature spaces or counts. Raises TypeError or ValueError for features that have none.
 
-    Computed from what is given, in this process: under several processes torchmetrics would otherwise wait for all.
+    Computed from what is given, in this process: under several processes torchmetrics would
+    otherwise wait for all.
     """
-    identity = nn.Identity()  # torchmetrics takes any extractor; ours has run already, the features serve other scores
+    from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
+
+    check_features(real, fake, least=2)
+    identity = nn.Identity()  # torchmetrics takes any extractor; ours has run already
     identity.num_features = real.shape[1]
-    fid = FrechetInceptionDistance(feature=identity, input_img_size=(real.shape[1],), sync_on_compute=False)
+    fid = FrechetInceptionDistance(feature=identity, input_img_size=(real.shape[1],),
+                                   sync_on_compute=False)
     fid.set_dtype(torch.float64)
-    for features, is_real in ((real, True), (fake, False)):
-        fid.update(features.double(), real=is_real)
+    fid.update(real.cpu().double(), real=True)
+    fid.update(fake.cpu().double(), real=False)
     return fid.compute().item()
 
 
-def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = K_NEAREST) -> dict[str, float]:
-    """Each real sample spans a ball up to its k-th real neighbour, each fake one to its k-th fake neighbour.
+def precision_recall_density_coverage(
+    real: Tensor, fake: Tensor, k: int = K_NEAREST, real_radius: Tensor | None = None
+) -> dict[str, float]:
+    """Each real sample spans a ball up to its k-th real neighbour, each fake one to its k-th fake
+    neighbour.
 
-    precision: share of fakes inside some real ball; recall: share of reals inside some fake ball (Kynkäänniemi et
-    al. 2019, eq. 2–3). density: real balls that a fake lies in, over k; coverage: share of real balls that hold a
-    fake (Naeem et al. 2020, eq. 4–5). real (N, D), fake (M, D).
+    precision: share of fakes inside some real ball; recall: share of reals inside some fake ball
+    (Kynkäänniemi et al. 2019, eq. 2–3). density: real balls that a fake lies in, over k; coverage:
+    share of real balls that hold a fake (Naeem et al. 2020, eq. 4–5). real (N, D), fake (M, D);
+    real_radius: ``radius(real, k)`` where it is known already.
+    Raises TypeError or ValueError for features that are none, or of k samples or fewer.
     """
-    real_radius, fake_radius = _radius(real, k), _radius(fake, k)
-    distance = torch.cdist(real, fake)
-    in_real = distance < real_radius[:, None]
+    check_features(real, fake, least=expect.whole("k", k) + 1)
+    real_radius = radius(real, k) if real_radius is None else real_radius
+    origin = real[:1]  # of both: features that are all equal are then exactly 0 apart
+    distance = torch.cdist(real - origin, fake - origin)
+    same = distance == 0  # what coincides lies in each other's ball, even one of radius 0
+    in_real = (distance < real_radius[:, None]) | same
+    in_fake = (distance < radius(fake, k)) | same
     return {"precision": in_real.any(0).float().mean().item(),
-            "recall": (distance < fake_radius).any(1).float().mean().item(),
+            "recall": in_fake.any(1).float().mean().item(),
             "density": in_real.sum(0).float().mean().item() / k,
             "coverage": in_real.any(1).float().mean().item()}
 
 
-def _radius(x: Tensor, k: int) -> Tensor:
-    """Distance of each sample to its k-th nearest other, (N,)."""
-    return torch.cat([torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(1000)])
+def radius(x: Tensor, k: int = K_NEAREST) -> Tensor:
+    """The Euclidean distance of each sample of x (N, D) to its k-th nearest other, (N,)."""
+    x = x - x[:1]
+    rows = [torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(1000)]
+    return torch.cat(rows)
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:
-    """The 2-Wasserstein distance of two clouds of as many points, (N, D): the root of the mean squared distance under
-    the best one-to-one assignment, which is exact. N = 400 takes some 20 ms, and grows with N³.
+    """The 2-Wasserstein distance of two clouds of as many points, (N, D): the root of the mean
+    squared distance under the best one-to-one assignment, which is exact. N = 400 takes some 20 ms,
+    and grows with N³.
 
-    It is not zero for two samples of one distribution either: compare with that floor. Raises ValueError for clouds
-    of different shapes.
+    It is not zero for two samples of one distribution either: compare with that baseline. Raises
+    TypeError or ValueError for clouds that are none, or of different shapes.
     """
-    if x.shape != y.shape:
-        raise ValueError(f"The two clouds must have one shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
-    cost = torch.cdist(x.double(), y.double()).square()
+    from scipy.optimize import linear_sum_assignment
+
+    expect.alike(x=x, y=y)
+    check_features(x, y, least=1)
+    cost = torch.cdist(x.cpu().double(), y.cpu().double()).square()
     rows, columns = linear_sum_assignment(cost.numpy(force=True))
     return cost[rows, columns].mean().sqrt().item()
 
 
-def modes_covered(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor, share: float = 0.25) -> int:
-    """How many components of a Gaussian mixture hold at least ``share`` of the points that are their due, within three
-    standard deviations. x (N, D); means (K, D), covariances (K, D, D), weights (K,)."""
-    offset = x[:, None] - means
-    squares = torch.einsum("nki,kij,nkj->nk", offset, torch.linalg.inv(covariances), offset)
-    return int(((squares < 9).float().mean(0) >= share * weights).sum())
+def modes_covered(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor,
+                  share: float = 0.25) -> int:
+    """How many components of a Gaussian mixture hold at least ``share`` of the points that are
+    their due, within three standard deviations. x (N, D); means (K, D), covariances (K, D, D),
+    weights (K,). Raises TypeError or ValueError for points of another dimension."""
+    check_features(x, means, least=1)
+    x, means, inverse = x.cpu(), means.cpu(), torch.linalg.inv(covariances.cpu())
+    offset = x[:, None] - means.to(x.dtype)
+    squares = torch.einsum("nki,kij,nkj->nk", offset, inverse.to(x.dtype), offset)
+    return int(((squares < 9).float().mean(0) >= share * weights.cpu()).sum())
+
+
+class Space(NamedTuple):
+    """A space in which samples are compared. ``of`` makes one of a classifier."""
+    features: Callable[[Tensor], Tensor]             # samples (N, …) → (N, D)
+    head: Callable[[Tensor], Tensor] | None = None   # those → logits (N, classes), if it names any
+
+    @classmethod
+    def of(cls, classifier: nn.Module) -> "Space":
+        """The features below a classifier's head, which names classes; it is put in eval mode."""
+        classifier.eval()
+        return cls(classifier.features, classifier.head)
 
 
 class Scorer:
-    """Scores samples against real images, whose features it computes once.
+    """Scores samples against real data, whose features it computes once.
 
     Args:
-        classifier: its ``features`` are the space of distance and coverage.
-        judge: another classifier, which says which digit a sample is, and in whose features the distance is taken once
-            more: a model that was trained by means of ``classifier`` cannot have been tuned on those.
-        real: what to compare with, as a rule the 10,000 test images.
+        spaces: by name. A model that was trained by means of one should be judged in another.
+        real: what to compare with, as a rule the test data.
+        shape: of one sample.
+        device: of the networks behind the spaces; samples may be anywhere.
     """
 
-    def __init__(self, classifier: nn.Module, judge: nn.Module, real: Images):
-        self.classifier, self.judge = classifier.eval(), judge.eval()
-        self.real = in_batches(classifier.features, scale(real.pixels))
-        self.real_judge = in_batches(judge.features, scale(real.pixels))
+    def __init__(self, spaces: dict[str, Space], real: Images | Points, shape: tuple[int, ...],
+                 device: torch.device | str = "cpu"):
+        if not spaces:
+            raise ValueError("A scorer needs at least one space.")
+        self.spaces, self.shape, self.device = spaces, tuple(shape), torch.device(device)
+        parts = torch.arange(len(real), device=real.labels.device).split(BATCH)
+        check_samples(real.batch(parts[0])[0], self.shape)
+        self.real = {name: self._features(space, (real.batch(part)[0] for part in parts))
+                     for name, space in spaces.items()}
+        self.radius = {name: radius(features) for name, features in self.real.items()}
 
-    def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """images (N, 1, 28, 28) in [−1, 1], labels (N,) asked for → distances, accuracy and the four shares, with N.
+    @torch.no_grad()
+    def _features(self, space: Space, batches: Iterable[Tensor]) -> Tensor:
+        """One pass of the space's network over all batches; features (N, D) on the CPU."""
+        return torch.cat([space.features(x.to(self.device)).float().cpu() for x in batches])
 
-        Raises ValueError for images that are of another shape, not finite, or outside [−1, 1].
+    def __call__(
+        self, samples: Tensor, labels: Tensor | None = None
+    ) -> dict[str, dict[str, float]]:
+        """samples (N, *shape), images in [−1, 1]; labels (N,): what was asked for → by space:
+        "frechet_distance", "precision", "recall", "density", "coverage", and "accuracy" where the
+        space has a head and there are labels: the share of samples that are of their class.
+
+        Raises TypeError or ValueError for samples that are of another shape, not finite, or
+        outside [−1, 1], and for labels that are not theirs.
         """
-        check_images(images)
-        fake = in_batches(self.classifier.features, images)
-        accuracy = MulticlassAccuracy(self.judge.config.n_classes, average="micro", sync_on_compute=False)
-        seen = in_batches(self.judge.features, images)
-        return {"images": len(images), "frechet_distance": frechet_distance(self.real, fake),
-                "frechet_distance_judge": frechet_distance(self.real_judge, seen),
-                "accuracy": accuracy(in_batches(self.judge, images), labels).item(),
-                **precision_recall_density_coverage(self.real, fake)}
+        check_samples(samples, self.shape)
+        expect.check_label(labels, len(samples), torch.iinfo(torch.int64).max)
+        return {name: self._score(name, samples, labels) for name in self.spaces}
+
+    def _score(self, name: str, samples: Tensor, labels: Tensor | None) -> dict[str, float]:
+        space, real = self.spaces[name], self.real[name]
+        fake = self._features(space, samples.split(BATCH))
+        scores = {"frechet_distance": frechet_distance(real, fake),
+                  **precision_recall_density_coverage(real, fake, real_radius=self.radius[name])}
+        if space.head is not None and labels is not None:
+            scores["accuracy"] = accuracy(self._logits(space, fake), labels.cpu())
+        return scores
+
+    def _logits(self, space: Space, features: Tensor) -> Tensor:
+        return in_batches(space.head, features.to(self.device)).cpu()
 
 
-def check_images(images: Tensor) -> None:
-    """Raises ValueError unless images are (N, 1, 28, 28), finite and in [−1, 1]."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != (1, 28, 28) or not len(images):
-        raise ValueError(f"images must have shape (N, 1, 28, 28); got {tuple(images.shape)}.")
-    low, high = images.min().item(), images.max().item()
-    if not (-1 <= low and high <= 1):  # also false for NaN
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of samples whose largest logit is their label's. logits (N, classes), labels (N,).
+    Raises ValueError for a label beyond the classes."""
+    expect.check_label(labels, len(logits), logits.shape[1] - 1)
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def check_samples(samples: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises TypeError or ValueError unless samples are (N, *shape), at least one, and finite, and
+    images, (C, H, W), in [−1, 1]."""
+    images = len(shape) == 3
+    name = "images" if images else "points"
+    expect.batch(name, samples, shape)
+    if not len(samples):
+        raise ValueError(f"There are no {name} to score.")
+    low, high = samples.min().item(), samples.max().item()
+    if not (low > -float("inf") and high < float("inf")):  # also false for NaN
+        raise ValueError(f"{name} must be finite; these go from {low:.3g} to {high:.3g}.")
+    if images and not (-1 <= low and high <= 1):
         raise ValueError(f"images must lie in [−1, 1]; these go from {low:.3g} to {high:.3g}. "
                          "Clamp samples first; scale uint8 pixels with data.scale.")
+    if images and low >= 0 and high > 0:
+        raise ValueError(f"images must lie in [−1, 1], where −1 is black; these, from {low:.3g} to "
+                         f"{high:.3g}, seem to lie in [0, 1]. Map them there with 2 x − 1.")

@@ -1,5 +1,6 @@
 """What every test file shares: quiet threads, fixed seeds, no network, and a tiny network."""
 import os
+import signal
 import socket
 from contextlib import contextmanager
 
@@ -13,7 +14,12 @@ from torch import nn
 from dmdkit import data, train
 from dmdkit.denoiser import Denoiser
 
-torch.set_num_threads(1)  # the networks here are tiny, and threads that wait for each other cost more than they save
+# Where the tests run in the background, a shell has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+torch.set_num_threads(1)  # the networks here are tiny; threads that wait for each other cost more
+FAKES_CUDA = torch.backends.cuda.is_built() and torch.__version__ >= "2.7"
+needs_fake_cuda = pytest.mark.skipif(not FAKES_CUDA, reason=(
+    "fake CUDA tensors need a PyTorch of 2.7 or later that was built with CUDA; no GPU is needed"))
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", socket.gethostname())
 
 
@@ -73,7 +79,7 @@ class Counted(nn.Module):
 
 @contextmanager
 def stopped_in_step_six(monkeypatch):
-    """Inside, a training that saves every second step is stopped by Ctrl-C after its fifth."""
+    """Inside, a training is stopped by Ctrl-C after its fifth step."""
     honest = train.train
 
     def interrupted(*args, **options):

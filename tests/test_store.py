@@ -1,6 +1,6 @@
-"""Artefacts: what is saved is what is loaded, by us and by plain diffusers; damage is named; and what ships is good."""
-import dataclasses
+"""Artefacts: what is saved is what is loaded, by us and by plain diffusers; and damage is named."""
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,267 +10,391 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from conftest import refused, tiny_denoiser
-from diffusers import DDIMScheduler, UNet2DModel
-from safetensors import SafetensorError
+from conftest import refused
 
-from dmdkit import data, files, metrics, nets, recipes, sample, schedule, store
-from dmdkit.denoiser import Denoiser
-from dmdkit.evaluation import Sampling
+from dmdkit import data, files, metrics, nets, sample, schedule, store
+from dmdkit.denoiser import Denoiser, Guided
+from dmdkit.methods.discriminator import Discriminator
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = store.names()
 
 
-def tensors(folder: Path) -> dict:
-    return safetensors.torch.load_file(folder / WEIGHTS)
+def smallest(table: schedule.Schedule | None = None, prediction: str = "v",
+             n_classes: int = 10) -> Denoiser:
+    """The least that can be called a U-Net, for 8 × 8 images: hundreds of steps are quick."""
+    torch.manual_seed(1)
+    outputs = 2 if prediction == "both" else 1
+    net = nets.unet((1, 8, 8), (8,), patch=2, n_classes=n_classes, outputs=outputs)
+    return Denoiser(net, table or schedule.cosine(), prediction, 2, n_classes).eval()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # Round trips
 
-def test_a_denoiser_comes_back_as_it_was(tiny, tmp_path):
-    store.save(tiny, tmp_path / "one", {"what": "a test"})
-    back, x_t, label = store.load("one", root=tmp_path), torch.randn(2, 1, 28, 28), torch.tensor([1, 10])
-    assert isinstance(back, Denoiser) and not back.training
-    assert (back.prediction, back.patch, back.n_classes) == (tiny.prediction, tiny.patch, tiny.n_classes)
-    assert torch.equal(back.schedule.alpha, tiny.schedule.alpha)
+def alpha_falls_as_it_likes() -> schedule.Schedule:
+    return schedule.table("mine", [0.9, 0.5, 0.1], [0.2, 0.7, 1.3])
+
+
+@pytest.mark.parametrize("table, prediction, n_classes", [
+    (schedule.cosine(), "v", 10), (schedule.cosine(64), "x", 0),
+    (schedule.linear(400, 1e-4, 0.05), "eps", 10), (schedule.clipped(256, 10.0), "eps", 0),
+    (schedule.flow(128), "v", 10), (alpha_falls_as_it_likes(), "v", 3),
+    (schedule.from_betas(torch.linspace(1e-3, 0.2, 50)), "eps", 10),
+    (schedule.cosine(), "both", 10)],
+    ids=lambda value: getattr(value, "name", str(value)))
+def test_a_denoiser_comes_back_as_it_was(tmp_path, table, prediction, n_classes):
+    one = smallest(table, prediction, n_classes)
+    store.save(one, tmp_path / "one", {"what": "a test"})
+    back = store.load("one", root=tmp_path)
+    assert type(back) is Denoiser and not back.training
+    assert (back.prediction, back.patch, back.n_classes) == (prediction, 2, n_classes)
+    assert back.schedule.same(one.schedule) and back.schedule.name == one.schedule.name
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 1, table.T - 1])
+    label = torch.tensor([1, 0, n_classes]) if n_classes else None
     with torch.no_grad():
-        torch.testing.assert_close(back(x_t, 700, label).x, tiny(x_t, 700, label).x, rtol=1e-5, atol=1e-5)
-    assert {"config.json", "scheduler_config.json", "denoiser.json", "card.json", WEIGHTS} == \
-           {path.name for path in (tmp_path / "one").iterdir()}
+        torch.testing.assert_close(back(x, t, label).x, one(x, t, label).x, rtol=1e-5, atol=1e-5)
 
 
-def smallest() -> Denoiser:
-    """The least that can be called a U-Net, for 8 × 8 images: hundreds of steps are quick."""
-    torch.manual_seed(1)
-    net = UNet2DModel(sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8,), layers_per_block=1,
-                      down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4,
-                      add_attention=False, num_class_embeds=11)
-    return Denoiser(net, schedule.cosine(), "v", patch=2).eval()
-
-
-@pytest.mark.parametrize("made, n", [(tiny_denoiser, 16), *((smallest, 2**k) for k in range(10))])
-def test_what_is_saved_samples_the_same_images_in_plain_diffusers(made, n, tmp_path):
-    denoiser = made()
-    store.save(denoiser, tmp_path / "one", {})
-    net, scheduler = (kind.from_pretrained(tmp_path / "one") for kind in (UNet2DModel, DDIMScheduler))
-    z, label = torch.randn(2, *denoiser.sample_shape), torch.tensor([3, 8])
-    # what a reader of the card would write: patches of pixels enter as channels
-    patch = z.shape[-1] // net.config.sample_size
-    x = F.pixel_unshuffle(z, patch)
-    scheduler.set_timesteps(n)
+def test_points_come_back_as_they_were(tmp_path):
+    one = Denoiser(nets.PointMLP(width=8), schedule.flow(), "v", n_classes=0).eval()
+    store.save(one, tmp_path / "one", {})
+    back, x = store.load("one", root=tmp_path), torch.randn(5, 2)
+    assert type(back.net) is nets.PointMLP
+    assert "scheduler_config.json" not in content(tmp_path / "one")
     with torch.no_grad():
-        for t in scheduler.timesteps:
-            x = scheduler.step(net(x, t, class_labels=label).sample, t, x).prev_sample
-    ours = sample.last(sample.ddim(store.load("one", root=tmp_path), z, n, label))
-    torch.testing.assert_close(F.pixel_shuffle(x, patch), ours, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(back(x, 7).x, one(x, 7).x)
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(tiny, tmp_path):
-    store.save(tiny, tmp_path / "full", {})
-    store.save(tiny, tmp_path / "half", {}, half=True)
-    size = {name: (tmp_path / name / WEIGHTS).stat().st_size for name in ("full", "half")}
-    assert size["half"] < 0.6 * size["full"]
-    assert all(t.dtype == torch.float16 for t in tensors(tmp_path / "half").values())
-    back = store.load("half", root=tmp_path).net.state_dict()
-    for name, weight in tiny.net.state_dict().items():
-        assert weight.dtype == back[name].dtype == torch.float32  # saving did not halve the network at hand
-        assert torch.equal(back[name], weight.half().float())
-
-
-@pytest.mark.parametrize("kind", [nets.DigitClassifier, nets.JudgeClassifier])
+@pytest.mark.parametrize("kind", ["SmoothClassifier", "PoolingClassifier"])
 def test_a_classifier_comes_back_as_it_was(kind, tmp_path):
-    net = kind()
-    net(torch.randn(8, 1, 28, 28))  # batch norm has statistics of its own
+    net = nets.build(kind, in_channels=1, size=12)
+    net(torch.randn(8, 1, 12, 12))  # batch norm has statistics of its own
     store.save(net, tmp_path / "one", {})
-    back, x = store.load("one", root=tmp_path), torch.randn(4, 1, 28, 28)
-    assert isinstance(back, kind) and not back.training
+    back, x = store.load("one", root=tmp_path), torch.randn(4, 1, 12, 12)
+    assert type(back) is type(net) and not back.training
     with torch.no_grad():
         torch.testing.assert_close(back(x), net.eval()(x), rtol=1e-5, atol=1e-5)
 
 
-def test_what_was_loaded_is_saved_again_without_the_folder_that_it_came_from(tiny, tmp_path):
-    store.save(tiny, tmp_path / "one", {})
-    loaded = store.load("one", root=tmp_path)
-    for name, net in (("two", loaded), ("three", loaded.copy())):
-        store.save(net, tmp_path / name, {})
-        assert (tmp_path / name / "config.json").read_text() == (tmp_path / "one" / "config.json").read_text()
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
+    one = smallest()
+    store.save(one, tmp_path / "full", {})
+    store.save(one, tmp_path / "half", {}, half=True)
+    size = {name: (tmp_path / name / store.WEIGHTS).stat().st_size for name in ("full", "half")}
+    assert size["half"] < 0.7 * size["full"]
+    stored = safetensors.torch.load_file(tmp_path / "half" / store.WEIGHTS)
+    assert all(weight.dtype == torch.float16 for weight in stored.values())
+    back = store.load("half", root=tmp_path).net.state_dict()
+    for name, weight in one.net.state_dict().items():
+        assert weight.dtype == back[name].dtype == torch.float32  # the network at hand is as it was
+        assert torch.equal(back[name], weight.half().float())
 
 
-def test_the_checksum_on_the_card_is_that_of_the_weights_by_another_tool(tiny, tmp_path):
-    store.save(tiny, tmp_path / "one", {"what": "a test", "α": "ü"})
-    card = store.card("one", tmp_path)
-    assert card["what"] == "a test" and card["α"] == "ü"
-    code = "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
-    found = subprocess.run([sys.executable, "-c", code, tmp_path / "one" / WEIGHTS], capture_output=True, text=True)
-    assert card["sha256"] == found.stdout.strip()
+def test_what_was_loaded_is_saved_again_byte_for_byte(tmp_path):
+    store.save(smallest(), tmp_path / "one", {"name": "one"})
+    store.save(store.load("one", root=tmp_path), tmp_path / "two", {"name": "one"})
+    assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def test_names_are_folders_with_a_card(tiny, tmp_path):
-    assert store.names(tmp_path) == []
-    (tmp_path / "empty").mkdir()
-    for name in ("b", "a"):
-        store.save(tiny, tmp_path / name, {})
-    assert store.names(tmp_path) == ["a", "b"]
-
-
-def test_a_cards_entries_can_be_replaced(tiny, tmp_path):
-    store.save(tiny, tmp_path / "one", {"what": "a test", "metrics": {}})
-    before = store.card("one", tmp_path)
-    store.update_card("one", {"metrics": {"floor": 1}}, tmp_path)
-    assert store.card("one", tmp_path) == before | {"metrics": {"floor": 1}}
+def test_loading_leaves_the_callers_random_numbers_alone(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    before = torch.get_rng_state()
     store.load("one", root=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-# Damage and bad input
-
-def test_an_unknown_artefact_is_refused_with_the_names_that_there_are(tiny, tmp_path):
-    for function in (store.load, store.card):
-        with pytest.raises(ValueError, match=r"There is no artefact 'two' in .*; there are none yet\."):
-            function("two", root=tmp_path)
-    store.save(tiny, tmp_path / "one", {})
-    for name in ("two", "../one", "", "ONE"):
-        with pytest.raises(ValueError, match=rf"There is no artefact '{name}' in .*; there are one\."):
-            store.load(name, root=tmp_path)
+def test_what_was_loaded_does_not_change_with_the_files(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    back = store.load("one", root=tmp_path).net
+    before = {name: weight.clone() for name, weight in back.state_dict().items()}
+    weights = tmp_path / "one" / store.WEIGHTS
+    with open(weights, "r+b") as file:
+        file.write(b"\0" * weights.stat().st_size)
+    assert all(torch.equal(weight, before[name]) for name, weight in back.state_dict().items())
 
 
-@pytest.mark.parametrize("spoil", [lambda raw: raw[:-1], lambda raw: raw[:len(raw) // 2], lambda raw: b"",
-                                   lambda raw: raw[:-50] + bytes([raw[-50] ^ 1]) + raw[-49:],
-                                   lambda raw: raw[:20] + bytes([raw[20] ^ 1]) + raw[21:]],
-                         ids=["cut by a byte", "cut in half", "empty", "a bit of a weight", "a bit of the header"])
-def test_damaged_weights_are_named_with_both_checksums(tiny, tmp_path, spoil):
-    store.save(tiny, tmp_path / "one", {})
-    path = tmp_path / "one" / WEIGHTS
-    expected = files.sha256(path)
-    path.write_bytes(spoil(path.read_bytes()))
-    sentence = f"{path} is damaged: its SHA-256 should be {expected} and is {files.sha256(path)}. Restore it with"
-    with pytest.raises(RuntimeError, match=sentence) as caught:
-        store.load("one", root=tmp_path)
-    assert "\n" not in str(caught.value)
-    path.unlink()
-    with pytest.raises(RuntimeError, match=f"should be {expected} and is missing"):
-        store.load("one", root=tmp_path)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_everyone_may_read_an_artefact(tmp_path):
+    before = os.umask(0o022)
+    try:
+        store.save(smallest(), tmp_path / "one", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "one").stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "one").iterdir()} == {0o644}
 
 
-def test_a_network_that_diffusers_could_not_sample_is_refused_and_leaves_nothing(tmp_path):
-    both = Denoiser(nets.unet("tiny", outputs=2), schedule.cosine(), "both", patch=4)
+# diffusers
+
+def in_steps(net, scheduler, x: torch.Tensor, **labels) -> torch.Tensor:
+    """Samples as a reader of the folder would draw them."""
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(x, t.expand(len(x)), **labels).sample, t, x).prev_sample
+    return x
+
+
+def test_what_is_saved_samples_the_same_images_in_plain_diffusers(tmp_path):
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    store.save(smallest(), tmp_path / "one", {})
+    net = UNet2DModel.from_pretrained(tmp_path / "one")
+    scheduler = DDIMScheduler.from_pretrained(tmp_path / "one")
+    scheduler.set_timesteps(16)
+    z, label = torch.randn(2, 1, 8, 8), torch.tensor([3, 8])
+    x = in_steps(net, scheduler, F.pixel_unshuffle(z, 2), class_labels=label)
+    ours = sample.last(sample.ddim(store.load("one", root=tmp_path), z, 16, label))
+    torch.testing.assert_close(F.pixel_shuffle(x, 2), ours, rtol=1e-4, atol=1e-4)
+
+
+def points(table: schedule.Schedule, prediction: str) -> Denoiser:
+    return Denoiser(nets.PointMLP(width=8), table, prediction, n_classes=0).eval()
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 16, 64, 256])
+def test_ddim_of_diffusers_takes_our_steps_where_n_divides_T(tmp_path, n):
+    from diffusers import DDIMScheduler
+
+    one, z = points(schedule.cosine(), "v"), torch.randn(50, 2)
+    store.save(one, tmp_path / "one", {})
+    scheduler = DDIMScheduler.from_pretrained(tmp_path / "one")
+    scheduler.set_timesteps(n)
+    ours = sample.last(sample.ddim(one, z, n))
+    assert (in_steps(one.net, scheduler, z) - ours).square().mean().sqrt() < 1e-4
+
+
+@pytest.mark.parametrize("prediction, n", [
+    ("v", 1), ("v", 49), ("v", 50), ("v", 100), ("v", 400), ("x", 50), ("x", 333), ("eps", 50),
+    ("eps", 400)])
+def test_first_order_solver_of_diffusers_takes_our_steps_for_every_n(tmp_path, prediction, n):
+    from diffusers import DPMSolverMultistepScheduler
+
+    table = schedule.linear(1000) if prediction == "eps" else schedule.cosine()
+    one, z = points(table, prediction), torch.randn(50, 2)
+    store.save(one, tmp_path / "one", {})
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(tmp_path / "one", solver_order=1)
+    scheduler.set_timesteps(timesteps=one.schedule.times(n))
+    ours = sample.last(sample.ddim(one, z, n))
+    assert (in_steps(one.net, scheduler, z) - ours).square().mean().sqrt() < 1e-3
+
+
+def test_a_shipped_scheduler_is_the_one_that_would_be_written_today():
+    net = store.load("teacher")
+    written = json.loads(files.read_text(data.ROOT / "teacher" / "scheduler_config.json"))
+    today = json.loads(store.scheduler(net.schedule, net.prediction).to_json_string())
+    assert {**written, "_diffusers_version": 0} == {**today, "_diffusers_version": 0}
+
+
+def test_what_diffusers_could_not_sample_has_no_scheduler(tmp_path):
+    for name, one in (("both", smallest(prediction="both")), ("flow", smallest(schedule.flow()))):
+        store.save(one, tmp_path / name, {})
+        assert "scheduler_config.json" not in content(tmp_path / name)
     with refused(ValueError, "diffusers samples networks that predict v, eps, x, not 'both'"):
-        store.save(both, tmp_path / "one", {})
+        store.scheduler(schedule.cosine(), "both")
+    with refused(ValueError, "Only a variance-preserving schedule"):
+        store.scheduler(schedule.flow(), "v")
+
+
+# What is no artefact
+
+def test_more_than_a_denoiser_is_refused_and_leaves_nothing(tmp_path):
+    one, other = smallest(), smallest()
+    for net in (Guided(one, guide=other, guide_weight=0.5), Discriminator(smallest())):
+        with refused(TypeError, f"A {type(net).__name__} is more than the Denoiser that a folder"):
+            store.save(net, tmp_path / "one", {})
+    with refused(TypeError, "A folder holds one of UNet2DModel, .*; got Linear"):
+        store.save(torch.nn.Linear(1, 1), tmp_path / "one", {})
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_network_preset_is_refused():
-    with pytest.raises(ValueError, match="Unknown network preset 'huge'; there are .*mnist.*tiny"):
-        nets.unet("huge")
+def test_weights_that_are_no_numbers_are_refused_and_leave_nothing(tmp_path):
+    for value, half in ((float("nan"), False), (float("inf"), True), (1e6, True)):
+        one = smallest()
+        with torch.no_grad():
+            next(one.parameters()).fill_(value)
+        with refused(ValueError, "conv_in.weight is not finite in torch.float"):
+            store.save(one, tmp_path / "one", {}, half=half)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(RuntimeError, match="Could not write .*one: Not a directory. Free some space or choose a"):
-        store.save(tiny, tmp_path / "file" / "one", {})
+# Cards
+
+def test_a_card_has_the_checksum_of_every_file_by_another_tool(tmp_path):
+    store.save(smallest(), tmp_path / "one", {"what": "a test", "α": "ü"})
+    card = store.card("one", tmp_path)
+    assert card["what"] == "a test" and card["α"] == "ü"
+    assert set(card["files"]) | {"card.json"} == set(content(tmp_path / "one"))
+    code = "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
+    for name, expected in card["files"].items():
+        found = subprocess.run([sys.executable, "-c", code, tmp_path / "one" / name],
+                               capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == expected
+    assert card["sha256"] == card["files"][store.WEIGHTS] == store.checksum("one", tmp_path)
 
 
-def raising(error, at_call: int, function):
-    """``function`` until its at_call-th call, which raises."""
-    calls = []
-
-    def wrapped(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == at_call:
-            raise error
-        return function(*args, **kwargs)
-
-    return wrapped
-
-
-FULL = OSError(28, "No space left on device")
+def test_a_change_of_a_card_merges_and_keeps_all_else(tmp_path):
+    store.save(smallest(), tmp_path / "one", {"what": "a test", "metrics": {"a": {"x": 1, "y": 2}}})
+    before = store.card("one", tmp_path)
+    found = store.update_card("one", {"metrics": {"b": 3, "a": {"x": 4}}, "rows": [1]}, tmp_path)
+    assert found == before | {"metrics": {"a": {"x": 4, "y": 2}, "b": 3}, "rows": [1]}
+    assert store.card("one", tmp_path) == found
+    store.change_card("one", lambda card: card | {"metrics": {"c": 5}}, tmp_path)
+    assert store.card("one", tmp_path) == found | {"metrics": {"c": 5}}
+    store.load("one", root=tmp_path)
+    with refused(ValueError, "There is no artefact 'two'"):
+        store.update_card("two", {}, tmp_path)
 
 
-@pytest.mark.parametrize("where, at_call, error, raised", [
-    ((UNet2DModel, "save_pretrained"), 1, FULL, RuntimeError),
-    ((UNet2DModel, "save_pretrained"), 1, SafetensorError("I/O error: No space left on device"), RuntimeError),
-    ((Path, "write_text"), 1, FULL, RuntimeError),
-    ((Path, "write_text"), 2, FULL, RuntimeError),
-    ((os, "replace"), 1, FULL, RuntimeError),
-    ((os, "replace"), 2, FULL, RuntimeError),
-    ((os, "replace"), 2, KeyboardInterrupt(), KeyboardInterrupt),
-], ids=lambda value: "")
-def test_a_failed_overwrite_leaves_the_artefact_before_it(tiny, tmp_path, monkeypatch, where, at_call, error, raised):
-    store.save(tiny, tmp_path / "one", {"what": "the first"})
-    before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    with monkeypatch.context() as patch:
-        patch.setattr(*where, raising(error, at_call, getattr(*where)))
-        with pytest.raises(raised, match="No space left on device" if raised is RuntimeError else None):
-            store.save(tiny, tmp_path / "one", {"what": "the second"})
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
-    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
-    store.save(tiny, tmp_path / "one", {"what": "the third"})
-    assert store.card("one", tmp_path)["what"] == "the third" and store.names(tmp_path) == ["one"]
+def measure(root: Path, name: str) -> None:
+    for i in range(15):
+        store.update_card("one", {"metrics": {f"{name}-{i}": i}}, root)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts processes by fork")
+def test_two_evaluations_at_once_lose_nothing_of_each_other(tmp_path):
+    store.save(smallest(), tmp_path / "one", {"metrics": {}})
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=measure, args=(tmp_path, name)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    expected = {f"{name}-{i}": i for name in "ab" for i in range(15)}
+    assert store.card("one", tmp_path)["metrics"] == expected
+
+
+# Finding
+
+def test_names_are_folders_with_a_card_and_nothing_half_written(tmp_path):
+    assert store.names(tmp_path) == store.names(tmp_path / "none") == []
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("b", "a", ".a.old", ".b.host-1.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_bytes(b"damaged")  # stops no one from looking
+    assert store.names(tmp_path) == ["a", "b"]
+
+
+def test_the_first_folder_that_has_a_name_counts(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    store.save(smallest(), second / "one", {})
+    assert store.find("one", first, second) == second == store.find("two", first, second)
+    store.save(smallest(n_classes=3), first / "one", {})
+    assert store.find("one", first, second) == first
+    assert store.checksum("one", first, second) != store.checksum("one", second)
+    assert store.checksum("teacher") == store.card("teacher")["sha256"]
+
+
+def test_an_unknown_artefact_is_refused_with_the_names_that_there_are(tmp_path):
+    for function in (store.load, store.card):
+        with refused(ValueError, r"There is no artefact 'two' in .*; there are none yet\."):
+            function("two", root=tmp_path)
+    store.save(smallest(), tmp_path / "one", {})
+    for name in ("two", "../one", "", "ONE"):
+        with refused(ValueError, rf"There is no artefact '{name}' in .*; there are one\."):
+            store.load(name, root=tmp_path)
+
+
+def test_a_wrong_data_folder_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROOT", tmp_path / "none")
+    for look in (store.names, store.card, store.load):
+        with refused(RuntimeError, "none is no folder. Point the environment variable DMDKIT_DATA"):
+            look(*["one"] * (look is not store.names), root=tmp_path / "none")
+
+
+def test_a_look_at_cards_imports_neither_diffusers_nor_accelerate():
+    code = ("import sys; from dmdkit import store; [store.card(name) for name in store.names()];"
+            "heavy = {'diffusers', 'accelerate', 'torchvision', 'matplotlib'};"
+            "assert not heavy & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Damage (every kind to every file: test_damage)
+
+def test_damaged_weights_are_named_with_both_checksums(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    path = tmp_path / "one" / store.WEIGHTS
+    expected = files.sha256(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    found = files.sha256(path)
+    sentence = f"^{path} is damaged: its SHA-256 should be {expected} and is {found}"
+    with refused(RuntimeError, sentence):
+        store.load("one", root=tmp_path)
+
+
+def test_another_artefacts_files_are_no_substitute(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    store.save(smallest(schedule.linear(), "eps", 3), tmp_path / "two", {})
+    for name in store.FILES - {"card.json"}:
+        mine, other = (tmp_path / folder / name for folder in ("one", "two"))
+        before = mine.read_bytes()
+        mine.write_bytes(other.read_bytes())
+        with refused(RuntimeError, f"^{mine} is damaged: its SHA-256 should be"):
+            store.load("one", root=tmp_path)
+        mine.write_bytes(before)
+
+
+def test_files_that_the_card_does_not_list_are_not_read(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    before = store.load("one", root=tmp_path).state_dict()
+    folder, name = tmp_path / "one", store.WEIGHTS
+    other = {key.removeprefix("net."): torch.zeros(weight.shape) for key, weight in before.items()}
+    safetensors.torch.save_file(other, folder / "shard.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(other, "shard.safetensors")}
+    (folder / f"{name}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"no pickle")
+    after = store.load("one", root=tmp_path).state_dict()
+    assert all(torch.equal(weight, before[key]) for key, weight in after.items())
+
+
+def test_a_network_of_another_version_is_one_sentence(tmp_path):
+    store.save(smallest(), tmp_path / "one", {})
+    config = tmp_path / "one" / "config.json"
+    config.write_text('{"_class_name": "DigitClassifier"}', encoding="utf-8")
+    checksums = store.card("one", tmp_path)["files"] | {"config.json": files.sha256(config)}
+    store.update_card("one", {"files": checksums}, tmp_path)
+    with refused(RuntimeError, "one was written by another version of dmdkit. .*'DigitClassifier'"):
+        store.load("one", root=tmp_path)
 
 
 # What ships
 
-def test_what_the_lessons_need_ships():
-    assert {"classifier", "judge", "teacher"} <= set(SHIPPED)
-
-
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_artefact_loads_and_its_card_is_complete(name):
-    net, card = store.load(name), store.card(name)  # load compares the checksum
+def test_a_shipped_artefact_loads_and_its_card_says_what_it_is(name):
+    net, card = store.load(name), store.card(name)  # load compares the checksums
     assert card["name"] == name and card["what"]
-    for key in ("recipe", "seed", "versions", "device", "wall_time_s", "metrics", "parameters", "sha256"):
+    for key in ("recipe", "versions", "device", "wall_time_s", "parameters"):
         assert card.get(key) not in (None, {}, ""), f"the card of {name} lacks {key!r}"
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
-    assert "_name_or_path" not in json.loads((data.ROOT / name / "config.json").read_text())  # a trainer's folder
+    assert set(card["files"]) | {"card.json"} == set(content(data.ROOT / name))
+    config = json.loads(files.read_text(data.ROOT / name / "config.json"))
+    assert "_name_or_path" not in config  # a folder of the trainer's
     assert {"torch", "diffusers", "dmdkit"} <= set(card["versions"]) and card["wall_time_s"] > 0
-    if isinstance(net, Denoiser):
-        floor = next((scores for key, scores in card["metrics"].items() if key.startswith("floor")), {})
-        for key, scores in card["metrics"].items():
-            assert scores["images"] > 0 and set(floor) <= set(scores), f"{name}: {key} lacks a metric or its count"
-        assert {"frechet_distance", "accuracy", "coverage"} <= set(floor), f"the card of {name} lacks its floor"
-        assert len(card["metrics"]) > 1
 
 
-@pytest.mark.skipif("classifier" not in SHIPPED, reason="no classifier ships yet")
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name in ("classifier", "judge")])
-def test_a_shipped_classifier_is_right_on_993_of_1000_test_digits(name, test_images):
-    right = metrics.in_batches(store.load(name), data.scale(test_images.pixels)).argmax(1) == test_images.labels
-    accuracy = right.double().mean().item()
-    assert accuracy >= 0.993
-    assert accuracy == pytest.approx(store.card(name)["metrics"]["test"]["accuracy"], abs=2e-4)
+def test_every_json_file_that_ships_has_its_seal_or_is_on_a_card():
+    listed = {data.ROOT / name / file for name in SHIPPED for file in store.card(name)["files"]}
+    for path in sorted(data.ROOT.glob("**/*.json")):
+        if path not in listed or path.name == "denoiser.json":
+            files.read_json(path)
 
 
-@pytest.mark.skipif(not {"teacher", "judge"} <= set(SHIPPED), reason="no teacher and judge ship yet")
+@pytest.mark.skipif(not {"classifier", "judge"} <= set(SHIPPED), reason="they do not ship yet")
+@pytest.mark.parametrize("name", ["classifier", "judge"])
+def test_a_shipped_classifier_is_right_on_99_of_100_test_digits(name, test_images):
+    images = data.scale(test_images.pixels[:2000])
+    answers = metrics.in_batches(store.load(name), images).argmax(1)
+    assert (answers == test_images.labels[:2000]).double().mean().item() >= 0.99
+
+
+@pytest.mark.skipif(not {"teacher", "judge"} <= set(SHIPPED), reason="they do not ship yet")
 def test_the_shipped_teacher_draws_the_digits_that_it_is_asked_for():
-    label = torch.arange(200) % 10
-    z = torch.randn(200, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    x = sample.last(sample.ddim(store.load("teacher"), z, 16, label, guidance=0.3)).clamp(-1, 1)  # as on its card
+    label = torch.arange(40) % 10
+    z = torch.randn(40, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    x = sample.last(sample.ddim(store.load("teacher"), z, 8, label, guidance=0.3)).clamp(-1, 1)
     with torch.no_grad():
         right = store.load("judge")(x).argmax(1) == label
-    assert right.double().mean() >= 0.97
-
-
-def test_what_is_said_of_the_teacher_at_its_best_is_on_its_card():
-    """5,000 images of 400 ancestral steps against as many real ones, and 16 DDIM steps."""
-    measured = store.card("teacher")["metrics"]
-    best, plain, few_plain = (measured[key] for key in (recipes.BEST.key, "ddpm-400-w0.25", "ddim-16-w0.25"))
-    led, few = (measured[Sampling(*how, **recipes.AUTOGUIDANCE).key] for how in (("ddpm", 400), ("ddim", 16)))
-    floors = [measured[f"floor{suffix}"] for suffix in ("", "-seed1", "-seed2", "-seed3")]
-    other = measured[dataclasses.replace(recipes.BEST, n_steps=64).key + "-seed2"]  # noise that chose nothing
-    assert {row["images"] for row in (best, few, other, *floors)} == {5000}
-    assert best["distance_over_floor"] <= 1.5 and best["accuracy"] >= 0.99 and best["coverage_over_floor"] >= 0.97
-    assert 1.5 < led["distance_over_floor"] < 1.54 and 0.96 < led["coverage_over_floor"] < 0.97
-    assert led["accuracy"] >= 0.99 and max(led["accuracy"], best["accuracy"]) < plain["accuracy"]
-    assert best["frechet_distance"] < led["frechet_distance"] < plain["frechet_distance"]
-    assert best["coverage"] > led["coverage"] > plain["coverage"]
-    assert min(best["frechet_distance_judge"], led["frechet_distance_judge"]) > plain["frechet_distance_judge"]
-    means = {name: sum(floor[name] for floor in floors) / 4 for name in ("frechet_distance", "coverage")}
-    assert floors[0]["frechet_distance"] == max(floor["frechet_distance"] for floor in floors)  # the easiest floor
-    assert floors[0]["coverage"] == min(floor["coverage"] for floor in floors)
-    assert 1.46 < best["frechet_distance"] / means["frechet_distance"] < 1.48
-    assert 0.965 < best["coverage"] / means["coverage"] < 0.97
-    assert 1.5 < other["distance_over_floor"] < 1.6 and 0.96 < other["coverage_over_floor"] < 0.97
-    assert 0.985 < other["accuracy"] < 0.99 and abs(other["coverage"] - best["coverage"]) < 0.001
-    assert few["frechet_distance"] <= 1.5 * best["frechet_distance"]
-    assert few_plain["frechet_distance"] <= 1.5 * plain["frechet_distance"]
-    assert best["frechet_distance"] < few["frechet_distance"] < few_plain["frechet_distance"]
+    assert right.double().mean() >= 0.95

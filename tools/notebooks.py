@@ -1,38 +1,56 @@
-"""Keep the lessons in one state: `stamp` writes the shared cells into them, `run` executes them for commit.
+"""Keep the lessons in one state.
 
-    python tools/notebooks.py stamp            badge row and setup cell, from pyproject.toml's repository address
-    python tools/notebooks.py run [NAME …]     stamp, execute from top to bottom, keep outputs, drop widget state
+    python tools/notebooks.py trust            Jupyter may run the scripts in the lessons' outputs
+    python tools/notebooks.py stamp [NAME …]   write badge row, setup cell, metadata
+    python tools/notebooks.py run [NAME …]     stamp, execute in a kernel of its own, keep outputs
+
+`trust` is for readers: the players are such scripts. The rest is for maintainers.
 """
+import base64
+import io
+import os
+import re
 import sys
 import time
 from pathlib import Path
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
-
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# By name, not by pattern: a trusted notebook's outputs run scripts, so a stranger's is not trusted.
+NAMES = ("00_start_here", "01_ddpm", "02_scores", "03_dmd_in_2d", "04_dmd_mnist",
+         "05_progressive_distillation", "06_dmd2")
+LESSONS = tuple(ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES)
 BADGES, BADGES_END = "<!-- badges -->", "<!-- /badges -->"
 SETUP = '''\
-# Setup: safe to run again. On Colab it fetches and installs the kit; anywhere else it does nothing.
+# @title Setup: run it first, as often as you like. Outside Colab it does nothing.
 import importlib.util, pathlib, subprocess, sys
-REPOSITORY = "{repository}"
-if "google.colab" in sys.modules and importlib.util.find_spec("dmdkit") is None:
-    clone = pathlib.Path("/content/dmdkit")
-    if not clone.exists():
-        assert REPOSITORY, "No public address yet: upload the repository to /content/dmdkit, then run this again."
-        subprocess.run(["git", "clone", "--depth=1", REPOSITORY, str(clone)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", str(clone)], check=True)
-    sys.path.insert(0, str(clone))'''
+REPOSITORY, CLONE = "{repository}", pathlib.Path("/content/dmdkit")
+found = importlib.util.find_spec("dmdkit")  # a mere folder has no origin
+if "google.colab" in sys.modules and (found is None or found.origin is None):
+    if not REPOSITORY and not (CLONE / "pyproject.toml").exists():
+        raise RuntimeError(
+            "The kit has no public address yet. Zip its folder dmdkit, upload dmdkit.zip "
+            "in Colab's file list, run `!unzip -q dmdkit.zip`, then run this cell again.")
+    if not (CLONE / "pyproject.toml").exists():
+        subprocess.check_call(["git", "clone", "-q", "--depth=1", REPOSITORY, CLONE])
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "-e", CLONE])
+    sys.path.insert(0, str(CLONE))
+    sys.modules.pop("dmdkit", None)
+    importlib.invalidate_caches()'''
+SETUP_METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["setup"]}
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LARGE = 100_000  # characters of a picture
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# A line of tqdm's: "12%|█▏  | 240/2000 [00:03<00:25, 69.1it/s]"; without a total "240it [00:03, …".
+PROGRESS = re.compile(r"\d+%\|.*\|\s*[\d.]+\w*/[\d.]+|\d+\w+ \[\d+:\d+")
 
 
 def repository() -> str:
     """The public address in pyproject.toml, or "" while there is none."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dmdkit"]["repository"].rstrip("/")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^repository = "([^"]*)"', text, re.MULTILINE)[1].rstrip("/")
 
 
 def badge_row(lesson: str, address: str) -> str:
@@ -44,17 +62,100 @@ def badge_row(lesson: str, address: str) -> str:
             f"(https://colab.research.google.com/github/{path}) [Source]({address})")
 
 
+def language_info(version: str) -> dict:
+    """What ipykernel says of Python ``version``, and JupyterLab stores."""
+    return {"codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py",
+            "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python",
+            "pygments_lexer": "ipython3", "version": version}
+
+
+def as_saved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """With the metadata and outputs that JupyterLab writes: opening and saving changes nothing."""
+    here = ".".join(map(str, sys.version_info[:3]))
+    version = notebook.metadata.get("language_info", {}).get("version", here)
+    metadata = {"kernelspec": KERNELSPEC, "language_info": language_info(version)}
+    notebook.metadata = nbformat.from_dict(metadata)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # time stamps would make every run a change
+        if cell.cell_type == "code":
+            cell.outputs = tidy(cell.outputs)
+    return notebook
+
+
+def tidy(outputs: list) -> list:
+    """A cell's outputs as JupyterLab would save them, and without progress bars.
+
+    A stored bar would stand still for ever. JupyterLab joins neighbouring pieces of a stream.
+    """
+    outputs = _joined(outputs)
+    for output in outputs:
+        if output.output_type == "stream":
+            output.text = _without_bars(output.text)
+    return _joined([output for output in outputs if not _is_progress(output)])
+
+
+def _joined(outputs: list) -> list:
+    joined = []
+    for output in outputs:
+        if joined and _continues(joined[-1], output):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _continues(before: nbformat.NotebookNode, output: nbformat.NotebookNode) -> bool:
+    both_streams = before.output_type == output.output_type == "stream"
+    return both_streams and before.name == output.name
+
+
+def _without_bars(text: str) -> str:
+    """The lines of ``text`` as a terminal would leave them, without overwritten states and bars."""
+    lines = []
+    for line in text.split("\n"):
+        state = line.rstrip("\r").split("\r")[-1]
+        wiped = "\r" in line and not state.strip()
+        if not wiped and not PROGRESS.search(state):
+            lines.append(state)
+    return "\n".join(lines)
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    """Whether nothing is left of a stream, or a widget is one of tqdm's bars."""
+    if output.output_type == "stream":
+        return not output.text
+    data = output.get("data", {})
+    return WIDGET in data and bool(PROGRESS.search(data.get("text/plain", "")))
+
+
+def lighter(outputs: list) -> None:
+    """Store large pictures in a palette of 256 colours, which no figure here needs more than."""
+    for output in outputs:
+        picture = output.get("data", {}).get("image/png", "")
+        if len(picture) > LARGE:
+            image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+            small = io.BytesIO()
+            image.quantize(256, Image.Quantize.MEDIANCUT).save(small, "png", optimize=True)
+            output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
+
+
 def stamp(path: Path, address: str) -> None:
-    """Write the badge row into the first cell and the setup cell into the cell tagged "setup"; check the layout."""
+    """Write what the lessons share: badge row, setup cell, metadata; outputs as they are saved.
+
+    Raises SystemExit if the notebook does not have one place for each.
+    """
     notebook = nbformat.read(path, 4)
     first = notebook.cells[0]
-    before, rest = first.source.split(BADGES, 1)
-    first.source = f"{before}{BADGES}\n{badge_row(path.stem, address)}\n{BADGES_END}{rest.split(BADGES_END, 1)[1]}"
     setup = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
-    if len(setup) != 1:
-        raise SystemExit(f"{path.name} must have exactly one cell tagged 'setup'; it has {len(setup)}.")
+    if first.source.count(BADGES) != 1 or first.source.count(BADGES_END) != 1 or len(setup) != 1:
+        raise SystemExit(f"{path.name} must have {BADGES} and {BADGES_END} once each in its first "
+                         f"cell, and one cell tagged 'setup'; it has {len(setup)} of those.")
+    before, rest = first.source.split(BADGES)
+    after = rest.split(BADGES_END)[1]
+    first.source = f"{before}{BADGES}\n{badge_row(path.stem, address)}\n{BADGES_END}{after}"
     setup[0].source = SETUP.format(repository=address)
-    nbformat.write(notebook, path)
+    setup[0].metadata = nbformat.from_dict(SETUP_METADATA)
+    nbformat.write(as_saved(notebook), path)
 
 
 def run(path: Path) -> None:
@@ -63,23 +164,45 @@ def run(path: Path) -> None:
 
     notebook = nbformat.read(path, 4)
     begun = time.perf_counter()
+    full = {name: value for name, value in os.environ.items() if name != "DMDKIT_FAST"}
     NotebookClient(notebook, timeout=3600, kernel_name="python3", store_widget_state=False,
-                   resources={"metadata": {"path": path.parent}}).execute()
+                   resources={"metadata": {"path": path.parent}}).execute(env=full)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # time stamps would make every run a change
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
-    nbformat.write(notebook, path)
+        lighter(cell.get("outputs", []))
+    nbformat.write(as_saved(notebook), path)
     print(f"{path.name}: {time.perf_counter() - begun:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
 
 
-if __name__ == "__main__":
-    command, wanted = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if command not in ("stamp", "run"):
-        raise SystemExit(__doc__)
-    for lesson in LESSONS:
-        if not wanted or lesson.stem in wanted:
-            stamp(lesson, repository())
+def trust(paths: tuple[Path, ...] = LESSONS) -> None:
+    """Sign the lessons as they are now, for the user who calls this."""
+    from nbformat.sign import NotebookNotary
+
+    notary = NotebookNotary()
+    for path in paths:
+        notary.sign(nbformat.read(path, 4))
+    print(f"{len(paths)} lessons are trusted: their players run as soon as they are opened.")
+
+
+def lessons(names: list[str]) -> list[Path]:
+    """The named lessons, or all. Raises SystemExit for a name that is none."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise SystemExit(f"There is no lesson {', '.join(sorted(unknown))}; there are "
+                         f"{', '.join(NAMES)}.")
+    return [path for path in LESSONS if not names or path.stem in names]
+
+
+def main(command: str = "", *names: str) -> None:
+    if command == "trust" and not names:
+        trust()
+    elif command in ("stamp", "run"):
+        for path in lessons(list(names)):
+            stamp(path, repository())
             if command == "run":
-                run(lesson)
+                run(path)
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,13 +1,27 @@
-"""Checks of the lessons' exercises: ``check.ex_k_j(your_function)``. ``harness`` does the work, one file a lesson
-brings the oracles and the usual mistakes."""
+"""Checks of the lessons' exercises: ``check.ex_k_j(your_function)``.
+
+``harness`` tries a function and says what is wrong, with the help of ``answers``. The lessons'
+files bring the oracles and the usual mistakes; what they try functions on is in ``cases``.
+"""
 from .harness import CheckFailed, Exercise
 from .lesson01 import ex_1_1, ex_1_2, ex_1_3, ex_1_4
 from .lesson02 import ex_2_1, ex_2_2, ex_2_3, ex_2_4
-from .lesson03 import ex_3_1, ex_3_2, ex_3_3, ex_3_4, ex_3_5
-from .lesson04 import ex_4_1, ex_4_2, ex_4_3, ex_4_4, ex_4_5
-from .lesson05 import ex_5_1, ex_5_2, ex_5_3, ex_5_4
-from .lesson06 import ex_6_1, ex_6_2, ex_6_3, ex_6_4
+from .lesson03_gradients import ex_3_1, ex_3_2, ex_3_3
+from .lesson03_losses import ex_3_4, ex_3_5
+from .lesson04_fake_score import ex_4_5
+from .lesson04_guidance import ex_4_3
+from .lesson04_pairs import ex_4_1, ex_4_2, ex_4_4
+from .lesson05_losses import ex_5_3, ex_5_4
+from .lesson05_steps import ex_5_1, ex_5_2
+from .lesson06_gan import ex_6_1, ex_6_2
+from .lesson06_training import ex_6_3, ex_6_4
 
-__all__ = ["CheckFailed", "Exercise", "ex_1_1", "ex_1_2", "ex_1_3", "ex_1_4", "ex_2_1", "ex_2_2", "ex_2_3", "ex_2_4",
-           "ex_3_1", "ex_3_2", "ex_3_3", "ex_3_4", "ex_3_5", "ex_4_1", "ex_4_2", "ex_4_3", "ex_4_4", "ex_4_5",
-           "ex_5_1", "ex_5_2", "ex_5_3", "ex_5_4", "ex_6_1", "ex_6_2", "ex_6_3", "ex_6_4"]
+__all__ = [
+    "CheckFailed", "Exercise",
+    "ex_1_1", "ex_1_2", "ex_1_3", "ex_1_4",
+    "ex_2_1", "ex_2_2", "ex_2_3", "ex_2_4",
+    "ex_3_1", "ex_3_2", "ex_3_3", "ex_3_4", "ex_3_5",
+    "ex_4_1", "ex_4_2", "ex_4_3", "ex_4_4", "ex_4_5",
+    "ex_5_1", "ex_5_2", "ex_5_3", "ex_5_4",
+    "ex_6_1", "ex_6_2", "ex_6_3", "ex_6_4",
+]

@@ -1,20 +1,33 @@
-"""How an exercise is checked: call the learner's own function on random inputs, compare it with an oracle, and if it
-is wrong, say which of the usual mistakes it makes."""
+"""How an exercise is checked: call the learner's own function on random inputs, compare it with an
+oracle, and if it is wrong, say which of the usual mistakes it makes."""
 import inspect
-import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-RTOL, ATOL = 1e-4, 1e-5  # float32, summed in whatever order the learner likes
+from .answers import Answer, answer, as_tuple, close
+
 SEED = 0
+IN_PLACE = ("changes its input in place (+=, *=, mul_ …), so whoever called it finds other tensors "
+            "afterwards. Make a new tensor instead.")
+VALUES = "The shape is right, the values are not."
+LOOK = ("Go through the formula term by term: which factor is missing, squared, or of the other "
+        "time?")
 
 
 class CheckFailed(AssertionError):
-    """An exercise is not right yet. Raised under nbgrader only; in a lesson the same words are printed."""
+    """An exercise is not right yet. Raised under nbgrader; in a lesson the words are printed."""
+
+
+def call(function: Callable, *case):
+    """What is compared where nothing else is said: what the function itself returns."""
+    return function(*case)
 
 
 @dataclass(frozen=True)
@@ -23,134 +36,177 @@ class Exercise:
 
     Args:
         number: as in the lesson, "1.1".
-        oracle: the right answer, written another way than the solution (and tested against closed forms).
-        cases: takes a torch.Generator and returns the inputs to try, each a tuple of arguments.
-        mistakes: what to tell the learner → a function that makes that mistake. The first one that gives the
-            learner's results on all the cases is named.
-        error: what to add when shapes do not fit.
-        random: what to say when it gives another answer each time it is called.
-        probe: what is compared, if not the function's own result: takes the function and a case's arguments, and
-            returns a tensor, the derivative of a loss say.
+        oracle: the right answer, written another way than the solution (and tested against closed
+            forms). It returns a tensor, or one for each of ``parts``.
+        cases: takes a torch.Generator and returns the inputs to try, each a tuple of arguments. A
+            named tuple brings its own names; else they are those of the oracle's parameters.
+        mistakes: what to tell the learner → a function that makes this mistake. The first one that
+            gives the learner's results on all the cases is named.
+        hint: what helps with wrong shapes.
+        random: what to say when the function gives another answer each time.
+        probe: what is compared: takes the function and a case's arguments and returns the parts,
+            a loss and its derivatives for instance.
+        parts: the names of what is compared.
     """
     number: str
     oracle: Callable
     cases: Callable[[torch.Generator], Sequence[tuple]]
     mistakes: dict[str, Callable] = field(default_factory=dict)
-    error: str = ""
+    hint: str = ""
     random: str = "It draws random numbers, and this function should not."
-    probe: Callable = lambda function, *case: function(*case)
+    probe: Callable = call
+    parts: tuple[str, ...] = ("the result",)
 
     def __call__(self, function: Callable) -> None:
-        """Check ``function``: print what was compared and the verdict; under nbgrader raise CheckFailed if wrong."""
+        """Print what was compared and the verdict; under nbgrader raise CheckFailed if wrong.
+
+        What a notebook has switched (gradients, default dtype and device, autocast) plays no part.
+        The cases are on the CPU; the function's results may be anywhere.
+        """
         if not callable(function):
-            return _verdict(self.number, f"Pass the function itself: check.ex_{self.number.replace('.', '_')}(name), "
-                                         f"without calling it; got {type(function).__name__}.")
-        cases = self.cases(torch.Generator().manual_seed(SEED))
-        expected = [self.oracle(*case) for case in cases]
-        results = [self._call(function, case) for case in cases]
-        print(f"Exercise {self.number}: {getattr(function, '__name__', 'your function')}")
-        names = list(inspect.signature(self.oracle).parameters)
-        for case, want, got in zip(cases, expected, results):
-            print(f"  {_shapes(names, case)}\n    → {_compared(want, got)}")
-        _verdict(self.number, self._fault(function, cases, expected, results))
+            name = f"check.ex_{self.number.replace('.', '_')}(name)"
+            fault = f"Pass the function itself, without calling it: {name}. This is of type "
+            return _verdict(self.number, f"{fault}{type(function).__name__}.")
+        with _usual_settings():
+            trial = _Trial(self, function)
+            lines = list(trial.lines())
+            fault = trial.fault()
+        _say(f"Exercise {self.number}: {getattr(function, '__name__', 'your function')}")
+        _say("\n".join(lines))
+        return _verdict(self.number, fault)
 
-    def _fault(self, function, cases, expected, results) -> str:
-        """What is wrong, in words for the learner; "" if nothing is. The plainest fault comes first."""
-        faults = [_unfit(want, got, self.error) for want, got in zip(expected, results)]
-        values = [(want, got) for want, got, fault in zip(expected, results, faults) if not fault]
-        if not any(faults) and all(_close(want, got) for want, got in values):
-            return next(filter(None, (self._changed(function, case) for case in cases)), "")
-        again = [self._call(function, case) for case in cases]
-        if any(isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and not torch.equal(a, b)
-               and not (a.isnan() | b.isnan()).any() for a, b in zip(results, again)):
-            return self.random
-        for message, wrong in self.mistakes.items():
-            if _alike(results, [self._call(wrong, case) for case in cases]):
+
+class _Trial:
+    """A learner's function, tried on the cases of an exercise."""
+
+    def __init__(self, exercise: Exercise, function: Callable):
+        self.exercise = exercise
+        self.function = function
+        self.cases = exercise.cases(torch.Generator().manual_seed(SEED))
+        self.wanted = [as_tuple(exercise.oracle(*case)) for case in self.cases]
+        self.given = list(self.answers(function))
+
+    def answers(self, function: Callable) -> Iterator[Answer]:
+        """What a function gives for a copy of each case."""
+        exercise = self.exercise
+        for case, want in zip(self.cases, self.wanted):
+            copy = [a.clone() if isinstance(a, Tensor) else a for a in case]
+            attempt = partial(exercise.probe, function, *copy)
+            given = answer(attempt, want, exercise.parts, exercise.hint)
+            yield replace(given, changed=not all(map(_unchanged, case, copy)))
+
+    def fault(self) -> str:
+        """What is wrong, in words for the learner; "" if nothing is. The plainest comes first."""
+        changed = any(given.changed for given in self.given)
+        if all(map(_right, self.given, self.wanted)):
+            return f"The values are right, but the function {IN_PLACE}" if changed else ""
+        if self.draws():
+            return self.exercise.random
+        known = self.exercise.mistakes if any(given.values for given in self.given) else {}
+        for message, wrong in known.items():
+            if self.makes(wrong):
                 return message
-        return next(filter(None, faults), "") or (
-            "The shape is right, the values are not. Go through the formula term by term: which factor is missing, "
-            "squared, or of the other time?")
+        faults = [given.fault for given in self.given if given.fault]
+        if changed and not faults:
+            return f"The values are not right, and the function {IN_PLACE}"
+        return faults[0] if faults else self.values()
 
-    def _call(self, function: Callable, case: tuple):
-        """What is compared, on a copy of the case, or the exception that was raised."""
-        try:
-            return self.probe(function, *_copy(case))
-        except Exception as error:  # whatever a learner's code raises is an answer to be explained, not our failure
-            return error
+    def draws(self) -> bool:
+        """Does the function give other numbers when it is called again? (NaN says nothing.)"""
+        for first, second in zip(self.given, self.answers(self.function)):
+            for a, b in zip(first.values, second.values):
+                finite = a.isfinite().all() and b.isfinite().all()
+                if finite and a.shape == b.shape and not torch.equal(a, b):
+                    return True
+        return False
 
-    def _changed(self, function: Callable, case: tuple) -> str:
-        copy = _copy(case)
-        self.probe(function, *copy)
-        if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(case, copy)):
-            return ("The values are right, but the function changes its input in place (+=, *=, mul_ …), so whoever "
-                    "called it finds other tensors afterwards. Make a new tensor instead.")
-        return ""
+    def makes(self, wrong: Callable) -> bool:
+        """Does ``wrong`` give the function's results on every case? Two errors are alike."""
+        return all(given.equals(other.values)
+                   for given, other in zip(self.given, self.answers(wrong)))
 
+    def values(self) -> str:
+        """That values are wrong, and of which parts, if not of all."""
+        right = []
+        wrong = []
+        for k, name in enumerate(self.exercise.parts):
+            same = all(close(given.values[k], want[k])
+                       for given, want in zip(self.given, self.wanted))
+            (right if same else wrong).append(name)
+        if not right:
+            return f"{VALUES} {LOOK}"
+        return f"{VALUES} Right: {', '.join(right)}. Wrong: {', '.join(wrong)}."
 
-# What lessons build their cases from.
-
-def randn(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=g)
-
-
-def tables(T: int) -> tuple[Tensor, Tensor]:
-    """α and σ (T,) of a cosine schedule that stops short of α = 0, float32."""
-    angle = math.pi / 2 * torch.arange(1, T + 1) / (T + 1)
-    return angle.cos(), angle.sin()
-
-
-def _copy(case: tuple) -> tuple:
-    return tuple(a.clone() if isinstance(a, Tensor) else a for a in case)
-
-
-def _unfit(want: Tensor, got, hint: str) -> str:
-    """Why ``got`` cannot even be compared with ``want``; "" if it can."""
-    if isinstance(got, NotImplementedError):
-        return "Not written yet: put your code in place of `raise NotImplementedError`."
-    if isinstance(got, Exception):
-        shapes = hint if isinstance(got, RuntimeError) else ""  # what torch raises where shapes do not broadcast
-        return f"It raised {type(got).__name__}: {str(got) or '(no message)'}. {shapes}".strip()
-    if got is None:
-        return "It returned None: write the body, and end it with `return …`."
-    if not isinstance(got, Tensor):
-        return f"It should return a tensor; it returned {type(got).__name__}."
-    if got.shape != want.shape:
-        return f"The result should have shape {tuple(want.shape)}; yours has {tuple(got.shape)}. {hint}".strip()
-    if not got.isfinite().all():
-        return "The result holds NaN or infinity: look for a division by zero, or a root of a negative number."
-    return ""
+    def lines(self) -> Iterator[str]:
+        """For each case what went in and what came out."""
+        parameters = tuple(inspect.signature(self.exercise.oracle).parameters)
+        for case, want, given in zip(self.cases, self.wanted, self.given):
+            names = getattr(case, "_fields", parameters)
+            yield f"  {', '.join(map(_input, names, case))}"
+            yield f"    → {_compared(given, want, self.exercise.parts)}"
 
 
-def _close(want: Tensor, got: Tensor) -> bool:
-    return torch.allclose(got.detach().double(), want.double(), rtol=RTOL, atol=ATOL, equal_nan=True)
+def _right(given: Answer, want: Sequence[Tensor]) -> bool:
+    return not given.fault and given.equals(want)
 
 
-def _alike(results: list, wrong: list) -> bool:
-    """Do the learner's results equal the mistake's on every case? Two errors are alike; one alone is not."""
-    pairs = list(zip(results, wrong))
-    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)]
-    errors = sum(isinstance(a, Exception) and isinstance(b, Exception) for a, b in pairs)
-    return bool(tensors) and len(tensors) + errors == len(pairs) and all(
-        a.shape == b.shape and _close(a, b) for a, b in tensors)
+def _unchanged(before, after) -> bool:
+    if not isinstance(before, Tensor):
+        return True
+    try:
+        return torch.equal(before, after)
+    except Exception:  # made sparse, or moved to another device
+        return False
 
 
-def _compared(want: Tensor, got) -> str:
-    if not isinstance(got, Tensor):
-        return f"{'None' if got is None else type(got).__name__}, expected {tuple(want.shape)}"
-    if got.shape != want.shape:
-        return f"{tuple(got.shape)}, expected {tuple(want.shape)}"
-    difference = (got.detach().double() - want.double()).abs().max().item()
-    return (f"{tuple(got.shape)} | exact: {torch.equal(got.double(), want.double())} | "
-            f"approximate: {_close(want, got)} | max difference: {difference:.1e}")
+def _input(name: str, value) -> str:
+    if isinstance(value, Tensor):
+        return f"{name} {tuple(value.shape)}"
+    if callable(value):
+        return name
+    return f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value:g}"
 
 
-def _shapes(names: Sequence[str], case: tuple) -> str:
-    shown = lambda a: repr(a) if isinstance(a, str) else f"{a:g}"
-    return ", ".join(f"{name} {tuple(a.shape)}" if isinstance(a, Tensor) else name if callable(a) else
-                     f"{name} = {shown(a)}" for name, a in zip(names, case))
+def _shapes(values: Sequence[Tensor], names: Sequence[str]) -> str:
+    shapes = [str(tuple(value.shape)) for value in values]
+    return shapes[0] if len(names) == 1 else ", ".join(map("{} {}".format, names, shapes))
+
+
+def _compared(given: Answer, want: Sequence[Tensor], names: Sequence[str]) -> str:
+    expected = _shapes(want, names)
+    got = _shapes(given.values, names) if given.values else given.kind or "nothing to compare"
+    if got != expected:
+        return f"{got}; expected {expected}"
+    difference = max(float((a - b).abs().max()) for a, b in zip(given.values, want))
+    return f"{got} | {'right' if _right(given, want) else 'wrong'}, max difference {difference:.1e}"
+
+
+@contextmanager
+def _usual_settings():
+    """As torch is when it is imported, whatever a notebook has switched."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (torch.inference_mode(False), torch.enable_grad(), _new_tensors_on_the_cpu(),
+              torch.autocast("cpu", enabled=False)):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _new_tensors_on_the_cpu():
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()  # the other one slows every call of torch
+    return torch.device("cpu")
+
+
+def _say(text: str) -> None:
+    """Print, with a ? for what the screen cannot show (Windows' consoles often have no α)."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, errors="replace").decode(encoding))
 
 
 def _verdict(number: str, fault: str) -> None:
-    print(f"  ✗ {fault}" if fault else "  ✓ Right on every shape.")
+    _say(f"  ✗ {fault}" if fault else "  ✓ Right on every shape.")
     if fault and os.environ.get("NBGRADER_EXECUTION"):
         raise CheckFailed(f"Exercise {number}: {fault}")

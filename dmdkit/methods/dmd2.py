@@ -1,238 +1,247 @@
-"""DMD2 (Yin et al. 2024, "Improved Distribution Matching Distillation"): distribution matching without the regression
-on noise–image pairs, and what it takes instead.
+"""DMD2 (Yin et al. 2024, "Improved Distribution Matching Distillation"): distribution matching
+without the regression on noise–image pairs, and what it takes instead.
 
-Two time scales (section 4.2) are ``dmd.dmd_step``'s ``updates``. Here are the critic on the fake score's bottleneck
-(section 4.3) and the several steps with backward simulation (sections 4.4–4.5), as what that step takes more.
+Two time scales (section 4.2) are DMD's ``updates``. Here are the discriminator on the fake score's
+bottleneck (section 4.3) and the several steps with backward simulation (sections 4.4–4.5).
 """
+import math
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import dmd
-from .data import Images
-from .denoiser import Denoiser, Prediction
-from .nets import CriticHead
-from .schedule import Schedule
-from .train import Learner, Step
+from ..data import Images, Points
+from ..denoiser import Denoiser, Prediction
+from ..schedule import Schedule
+from ..train import Learner
+from .ddpm import check_data
+from .discriminator import Discriminator, check_fake_score, frozen, label_shift, step_aware
+from .distillation import Distillation
+from .dmd import DMD, Samples, watch
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """softplus(−D) of the logits of generated samples (B,), their mean: −log of the probability that the critic takes
-    them for real (DMD2, eq. 4). It is large, and its slope −1, where the critic is sure that they are not."""
+    """softplus(−D) of the logits of generated samples (B,), their mean: −log of the probability
+    that the discriminator takes them for real (DMD2, eq. 4). It is large, and its slope −1, where
+    the discriminator is sure that they are not."""
     return F.softplus(-fake).mean()
 
 
-def critic_loss(fake: Tensor, real: Tensor) -> Tensor:
-    """softplus(D(fake)) + softplus(−D(real)), their means over logits (B,) each: what the critic wins by telling
-    generated samples from real ones (DMD2, eq. 4). A critic that cannot tell has 2 ln 2 = 1.386."""
+def discriminator_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """softplus(D(fake)) + softplus(−D(real)), their means over logits (B,) each: what the
+    discriminator wins by telling generated samples from real ones (DMD2, eq. 4). One that cannot
+    tell has 2 ln 2 = 1.386."""
     return F.softplus(fake).mean() + F.softplus(-real).mean()
 
 
-class Critic(Denoiser):
-    """A fake score that can also tell real images from generated ones: a head on its bottleneck shares its way down."""
-
-    def __init__(self, denoiser: Denoiser):
-        """Takes the denoiser's own network, which must be a UNet2DModel. Raises TypeError for another kind."""
-        super().__init__(denoiser.net, denoiser.schedule, denoiser.prediction, denoiser.patch, denoiser.n_classes)
-        if not hasattr(self.net, "mid_block"):
-            raise TypeError(f"A critic needs the middle block of a UNet2DModel; got {type(self.net).__name__}.")
-        channels = self.net.config.block_out_channels
-        self.head = CriticHead(channels[-1], self.net.config.sample_size // 2**(len(channels) - 1))
-
-    def forward(self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 0.0,
-                judge: bool = False) -> Prediction | Tensor:
-        """As ``Denoiser``'s; with ``judge``, the logits (B,) that x_t (B, C, H, W) is a noised real image."""
-        if not judge:
-            return super().forward(x_t, t, label, guidance)
-        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        label = torch.full_like(t, self.n_classes) if label is None else label
-        return self.head(self.bottleneck(x_t, t, label)).to(x_t.dtype)
-
-
-def step_aware(denoiser: Denoiser, n_steps: int) -> Denoiser:
-    """A copy that is also told which of a student's n_steps steps made a sample: label + step (n_classes + 1), for step
-    0 … n_steps − 1. The label's row of the embedding is there once a step, alike at first.
-
-    A fake score that is not told describes the samples of all steps together. Then these must be distributed like
-    the data together, and not those of the last step, the ones in use, by themselves.
-    """
-    copy, rows = denoiser.copy(), denoiser.n_classes + 1
-    net = type(copy.net).from_config({**copy.net.config, "num_class_embeds": n_steps * rows})
-    weights = copy.net.state_dict()
-    weights["class_embedding.weight"] = weights["class_embedding.weight"].repeat(n_steps, 1)
-    net.load_state_dict(weights)
-    return Denoiser(net, copy.schedule, copy.prediction, copy.patch, n_steps * rows - 1)
-
-
-def label_shift(student: Denoiser, fake: Denoiser, step: int | Tensor) -> int | Tensor:
-    """What is added to a label to tell the fake score that ``step`` made the sample: 0 if it is not ``step_aware``."""
-    return 0 if fake.n_classes == student.n_classes else step * (student.n_classes + 1)
-
-
-@contextmanager
-def frozen(net: nn.Module):
-    """Within, a loss that passes through the network leaves no gradient in it."""
-    trained = [p for p in net.parameters() if p.requires_grad]
-    net.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-
-
-class Gan(NamedTuple):
-    """The adversarial terms of ``dmd.dmd_step``. Both sides are noised, each image to a time of its own: a critic of
-    clean images tells them apart by what no eye sees, and its gradient then says nothing."""
-    fake: Learner           # its ``net`` is a ``Critic``
-    images: Images          # what is real
-    batch_size: int         # of all processes together
-    generator_weight: float = 1.0
-    critic_weight: float = 1.0
-    shift: Tensor | int = 0  # (B,) of this process, what a label is to the critic beyond the digit: see ``step_aware``
-
-    def _noise(self, x: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x noised, and its times (B,)."""
-        schedule, mine = self.fake.net.schedule, self.fake.share(self.batch_size)
-        t = torch.randint(schedule.T, (self.batch_size,), generator=g, device=g.device)[mine]
-        eps = torch.randn(self.batch_size, *x.shape[1:], generator=g, device=g.device)[mine]
-        return schedule.noise(x, t, eps), t
-
-    def generator_loss(self, x: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
-        x_t, t = self._noise(x, g)
-        with frozen(self.fake.net):  # the generator's loss must not train the critic to be deceived
-            return generator_loss(self.fake.net(x_t, t, label, judge=True))
-
-    def critic_loss(self, x: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
-        real, real_label = real_batch(self.images, self.fake, self.batch_size, g)
-        (fake_t, t), (real_t, real_at) = self._noise(x, g), self._noise(real, g)
-        labels = None if label is None else torch.cat([label, real_label + self.shift])
-        logits = self.fake.model(torch.cat([fake_t, real_t]), torch.cat([t, real_at]), labels, judge=True)
-        return critic_loss(*logits.chunk(2))
-
-
-def real_batch(images: Images, learner: Learner, batch_size: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """This process's share of a batch of real images, (B, C, H, W) in [−1, 1], and their labels (B,)."""
-    index = torch.randint(len(images), (batch_size,), generator=g, device=g.device)
-    return images.batch(index[learner.share(batch_size)])
-
-
 def matched_weight(x: Tensor, reference: Tensor, term: Tensor, share: float = 1.0) -> float:
-    """The weight at which ``term`` pulls at the images x ``share`` times as hard as ``reference`` does.
+    """The weight at which the gradient norm of ``term`` at the samples x is ``share`` times that of
+    ``reference``.
 
-    x: what both scalars are differentiated with respect to. The graph is kept, so that both can still be used.
-    Raises ValueError where ``term`` does not pull at all.
+    x: what both scalars are differentiated with respect to. The graph is kept, so that both can
+    still be used. Raises ValueError where ``term`` has no gradient at all.
     """
-    def pull(loss: Tensor) -> float:
-        if not loss.requires_grad:
-            return 0.0
-        gradient, = torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True, materialize_grads=True)
-        return gradient.flatten(1).norm(dim=1).mean().item()
-
-    own = pull(term)
+    own = _gradient_norm(term, x)
     if not own > 0:
-        raise ValueError("The term has no gradient at these images, so no weight can make it as strong.")
-    return share * pull(reference) / own
+        raise ValueError("The term has no gradient at these samples, so no weight can make it as "
+                         "strong.")
+    return share * _gradient_norm(reference, x) / own
 
 
-def paper_weights(sample_shape: tuple[int, ...]) -> tuple[float, float]:
-    """The paper's weights of the generator's and the critic's loss, 3e-3 and 1e-2 for 64 × 64 × 3 images, at another
-    size. The matching loss is a mean over pixels, and the critic's logit is not: fewer pixels, more weight."""
+def _gradient_norm(loss: Tensor, x: Tensor) -> float:
+    if not loss.requires_grad:
+        return 0.0
+    gradient, = torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True,
+                                    materialize_grads=True)
+    return gradient.flatten(1).norm(dim=1).mean().item()
+
+
+def rescaled_weights(sample_shape: tuple[int, ...]) -> tuple[float, float]:
+    """The paper's weights of the generator's and the discriminator's loss, 3e-3 and 1e-2 for
+    64 × 64 × 3 images, rescaled to another size. The rescaling is ours: the matching loss is a mean
+    over pixels and the discriminator's logit is not, so fewer pixels get more weight."""
     pixels = 64 * 64 * 3 / torch.Size(sample_shape).numel()
     return 3e-3 * pixels, 1e-2 * pixels
 
 
-# Several steps.
-
 @torch.no_grad()
-def simulate(denoiser: Callable[..., Prediction], schedule: Schedule, z: Tensor, label: Tensor | None, times: Tensor,
-             exits: Tensor, eps: Tensor) -> Tensor:
-    """Backward simulation (DMD2, section 4.5): run the student from noise as in use, and stop where it will be trained.
+def simulate(denoiser: Callable[..., Prediction], schedule: Schedule, z: Tensor,
+             label: Tensor | None, times: Tensor, exits: Tensor, eps: Tensor) -> Tensor:
+    """Backward simulation (DMD2, section 4.5): run the student from noise as in use, and stop where
+    it will be trained.
 
     Args:
-        z: noise (B, …), the state at times[0]. times: (n,), the student's list, from T−1 downwards.
+        z: noise (B, …), the state at times[0].
+        times: (n,), the student's list, from T−1 downwards.
         exits: (B,) for each sample the place 0 … n−1 in ``times`` where it stops.
         eps: (n−1, B, …), the fresh noise between the steps.
-    Returns the states (B, …): z itself where exits is 0, else x̂ of the step before, noised to times[exits].
+    Returns the states (B, …): z itself where exits is 0, else x̂ of the step before, noised to
+    times[exits].
     """
     x_t = z.clone()
     for k in range(1, len(times)):
         going = exits >= k
         if not going.any():
             break
-        x = denoiser(x_t[going], int(times[k - 1]), None if label is None else label[going]).x
+        told = None if label is None else label[going]
+        x = denoiser(x_t[going], int(times[k - 1]), told).x
         x_t[going] = schedule.noise(x, int(times[k]), eps[k - 1][going])
     return x_t
 
 
 def exit_steps(learner: Learner, n_steps: int, batch_size: int) -> Tensor:
-    """(B,) of this process: the step, 0 … n_steps − 1, that each sample of a batch is made by; each n-th by another.
-    Raises ValueError if a process's share of the batch has not a sample for each step."""
-    exits = (torch.arange(batch_size) * n_steps // batch_size)[learner.share(batch_size)]
-    if len(exits.unique()) < n_steps:
-        raise ValueError(f"Each process's share of a batch needs a sample for each of the {n_steps} steps; "
-                         f"batch_size {batch_size} is too small.")
-    return exits.to(learner.accelerator.device)
+    """(B,) of this process: the step, 0 … n_steps − 1, that each sample of a batch is made by; each
+    n-th by another. Raises ValueError if a process's share has not a sample for each step."""
+    every = [i * n_steps // batch_size for i in range(batch_size)]
+    exits = every[learner.share(batch_size)]
+    if len(set(exits)) < n_steps:
+        raise ValueError(f"Each process's share of a batch needs a sample for each of the "
+                         f"{n_steps} steps; batch_size {batch_size} is too small.")
+    return torch.tensor(exits, device=learner.accelerator.device)
 
 
-def several_steps(generator: Learner, n_steps: int, batch_size: int, images: Images | None = None,
-                  shift: Tensor | int = 0) -> dmd.Inputs:
-    """What an n-step student is trained on: each n-th of a batch at another time of its list.
+@dataclass(frozen=True)
+class Settings(Distillation):
+    """One distillation by DMD2; see ``DMD2`` for what its values mean."""
+    updates: tuple[int, int] = (1, 5)
+    generator_weight: float = 0.0      # of the adversarial losses; 0 leaves them out
+    discriminator_weight: float = 0.0
+    student_steps: int = 1
+    backward_simulation: bool = True
+    step_aware: bool = False           # the fake score is told which step made a sample
 
-    images: noise real images instead of simulating what the student itself will meet there. That is the mismatch
-    of training and use which backward simulation is there to mend.
-    shift: (B,) added to the labels that the fake score is told.
-    Raises what ``exit_steps`` raises.
-    """
-    schedule, mine = generator.net.schedule, generator.share(batch_size)
-    times, exits = schedule.steps(n_steps), exit_steps(generator, n_steps, batch_size)
-    t = times.to(exits.device)[exits]
+    has_fake = True
 
-    def inputs(z: Tensor, label: Tensor | None, g: torch.Generator):
-        if images:
-            x, label = real_batch(images, generator, batch_size, g)
-            x_t = schedule.noise(x, t, z)  # at T−1 α is 0, and this is z
-        else:
-            eps = torch.randn(n_steps - 1, batch_size, *z.shape[1:], generator=g, device=g.device)[:, mine]
-            x_t = simulate(generator.model, schedule, z, label, times, exits, eps)
-        return x_t, t, label, None if label is None else label + shift
+    def __post_init__(self):
+        super().__post_init__()
+        weights = self.generator_weight, self.discriminator_weight
+        positive = all(0 < weight < math.inf for weight in weights)
+        if not positive and any(weight != 0 for weight in weights):
+            raise ValueError("The weights of the generator's and the discriminator's loss must "
+                             f"both be positive, or both 0; got {weights[0]} and {weights[1]}.")
+        if not (self.matching or self.adversarial):
+            raise ValueError("Without the matching term and without a discriminator the generator "
+                             "has nothing to learn from.")
+        if self.student_steps == 1 and (self.step_aware or not self.backward_simulation):
+            raise ValueError("step_aware and backward_simulation are about students of several "
+                             "steps; with one they would be ignored. Leave them out.")
 
-    return inputs
+    @property
+    def adversarial(self) -> bool:
+        return self.generator_weight > 0
+
+    @property
+    def told_steps(self) -> int:
+        """How many steps the fake score tells apart."""
+        return self.student_steps if self.step_aware else 1
+
+    def fake_score(self, task, teacher) -> Denoiser:
+        fake = super().fake_score(task, teacher)
+        if self.step_aware:
+            fake = step_aware(fake, self.student_steps)
+        return Discriminator(fake) if self.adversarial else fake
+
+    def step(self, task, learners, real, batch_size: int, sources) -> "DMD2":
+        images = task.data() if self.adversarial or not self.backward_simulation else None
+        return DMD2(learners["generator"], learners["fake"], real, batch_size, self, images)
 
 
-def dmd2_step(generator: Learner, fake: Learner, real: Callable[..., Prediction], batch_size: int, *,
-              images: Images | None = None, fake_updates: int = 5, generator_weight: float = 0.0,
-              critic_weight: float = 0.0, t_range: tuple[float, float] = (0.02, 0.98), weighting: str = "released",
-              matching: bool = True, n_steps: int = 1, backward_simulation: bool = True) -> Step:
-    """The step of DMD2: one update of the generator, ``fake_updates`` of the fake score and its critic.
+class DMD2(DMD):
+    """DMD's step without pairs: the fake score learns more often than the generator, tells real
+    samples from generated ones, and the student may take several steps.
+
+    Both sides of the discriminator are noised, each sample to a time of its own: a discriminator of
+    clean images tells them apart by what no eye sees, and its gradient then says nothing.
 
     Args:
-        generator, fake, real, t_range, weighting, matching: as ``dmd.dmd_step``'s. With a weight of the critic's,
-            fake.net is a ``Critic``. A fake score that is ``step_aware`` is told the step of every sample.
-        images: real images, for the critic and where ``backward_simulation`` is off.
-        generator_weight, critic_weight: of the adversarial losses; 0 leaves them out.
-        n_steps: the student's number of steps.
-    Raises ValueError for weights that do not go together, missing images, a bad n_steps or a fake score that is aware
-    of other steps, and what ``dmd.dmd_step`` raises.
+        generator, fake, real, batch_size: as ``DMD``'s. With weights of the adversarial losses,
+            fake.net is a ``Discriminator``.
+        settings: also its adversarial weights, student_steps and backward_simulation. Without
+            backward simulation real images are noised in place of the states that the student
+            meets in use: the mismatch of training and use which it is there to mend.
+        images: real samples, for the discriminator and where there is no backward simulation.
+    Raises ValueError for missing images or a bad number of steps, and what ``DMD`` and
+    ``check_fake_score`` raise.
     """
-    if not (generator_weight == critic_weight == 0 or generator_weight > 0 and critic_weight > 0):
-        raise ValueError("The weights of the generator's and the critic's loss must both be positive, or both 0; got "
-                         f"{generator_weight} and {critic_weight}.")
-    if images is None and (critic_weight or not backward_simulation):
-        raise ValueError("The critic, and inputs without backward simulation, need real images; pass images=.")
-    generator.net.schedule.steps(n_steps)  # refuses a bad number before any work
-    shift = label_shift(generator.net, fake.net, exit_steps(generator, n_steps, batch_size))
-    labels, known = generator.net.n_classes + 1, fake.net.n_classes + 1
-    if known not in (labels, labels * n_steps):
-        raise ValueError(f"The fake score knows {known} labels, no class among them; for a student of {n_steps} steps "
-                         f"it must know {labels}, or {labels * n_steps} to be told the step as well.")
-    images = images and images.to(generator.accelerator.device)
-    gan = Gan(fake, images, batch_size, generator_weight, critic_weight, shift) if critic_weight else None
-    met = None if backward_simulation else images
-    inputs = several_steps(generator, n_steps, batch_size, met, shift) if n_steps > 1 else None
-    return dmd.dmd_step(generator, fake, real, batch_size, updates=(1, fake_updates), t_range=t_range,
-                        weighting=weighting, matching=matching, inputs=inputs, adversary=gan)
+
+    def __init__(self, generator: Learner, fake: Learner, real: Callable[..., Prediction],
+                 batch_size: int, settings: Settings, images: Images | Points | None = None):
+        self.adversarial = settings.adversarial
+        super().__init__(generator, fake, real, batch_size, settings)
+        if images is None and (self.adversarial or not settings.backward_simulation):
+            raise ValueError("The discriminator, and inputs without backward simulation, need real "
+                             "samples; pass images=.")
+        self.times = self.schedule.steps(settings.student_steps)
+        check_fake_score(fake.net, generator.net, settings.told_steps, self.adversarial)
+        if images is not None:
+            check_data(images, generator.net)
+        self.images = images and images.to(generator.accelerator.device)
+        self.exits = exit_steps(generator, settings.student_steps, batch_size)
+        self.shift = label_shift(generator.net, fake.net, self.exits)
+        self.weights |= {"gan": settings.generator_weight,
+                         "discriminator": settings.discriminator_weight}
+
+    def inputs(self, z: Tensor, label: Tensor | None, g: torch.Generator) -> tuple:
+        """Each n-th of a batch at another time of the student's list."""
+        if len(self.times) == 1:
+            return super().inputs(z, label, g)
+        t = self.times.to(self.exits.device)[self.exits]
+        if self.settings.backward_simulation:
+            x_t = self.simulated(z, label, g)
+        else:
+            x, label = self.real_batch(g)
+            x_t = self.schedule.noise(x, t, z)  # at T−1 α is 0, and this is z
+        return x_t, t, label, None if label is None else label + self.shift
+
+    def simulated(self, z: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:
+        """The states that the student itself arrives at, (B, …)."""
+        size = (len(self.times) - 1, self.batch_size, *z.shape[1:])
+        eps = torch.randn(size, generator=g, device=g.device)[:, self.rows]
+        model = self.generator.model
+        return simulate(model, self.schedule, z, label, self.times, self.exits, eps)
+
+    def real_batch(self, g: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """This process's share of a batch of real samples (B, …), and their labels (B,)."""
+        n = len(self.images)
+        index = torch.randint(n, (self.batch_size,), generator=g, device=g.device)
+        x, label = self.images.batch(index[self.rows])
+        return x, label if self.generator.net.n_classes else None
+
+    def generator_losses(self, g: torch.Generator, norms: dict[str, Tensor]) -> dict[str, Tensor]:
+        samples, losses = self.sample(g, *self.settings.t_range), {}
+        if self.settings.matching:
+            losses["matching"] = self.matching_loss(samples, norms)
+        if self.adversarial:
+            losses["gan"] = self.gan_loss(samples, g, norms)
+        return losses
+
+    def gan_loss(self, samples: Samples, g: torch.Generator, norms: dict[str, Tensor]) -> Tensor:
+        x_t, t = self.noised(watch(samples.x, "gan gradient", norms), g)
+        with frozen(self.fake.net):  # the generator's loss must not train it to be deceived
+            return generator_loss(self.fake.net(x_t, t, samples.fake_label, judge=True))
+
+    def fake_losses(self, samples: Samples, g: torch.Generator) -> dict[str, Tensor]:
+        losses = super().fake_losses(samples, g)
+        if self.adversarial:
+            losses["discriminator"] = self.discriminator_loss(samples, g)
+        return losses
+
+    def discriminator_loss(self, samples: Samples, g: torch.Generator) -> Tensor:
+        real, label = self.real_batch(g)
+        fake_t, t = self.noised(samples.x, g)
+        real_t, real_at = self.noised(real, g)
+        labels = None
+        if label is not None:
+            labels = torch.cat([samples.fake_label, label + self.shift])
+        logits = self.fake.model(torch.cat([fake_t, real_t]), torch.cat([t, real_at]), labels,
+                                 judge=True)
+        return discriminator_loss(*logits.chunk(2))
+
+    def noised(self, x: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x (B, …) noised, each sample to a time of its own, and these times (B,)."""
+        n, draw = self.batch_size, {"generator": g, "device": g.device}
+        t = torch.randint(self.schedule.T, (n,), **draw)[self.rows]
+        eps = torch.randn(n, *x.shape[1:], **draw)[self.rows]
+        return self.schedule.noise(x, t, eps), t

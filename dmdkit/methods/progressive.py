@@ -1,109 +1,149 @@
-"""Progressive distillation (Salimans & Ho 2022): a student learns to do in one DDIM step what its teacher does in two,
-becomes the teacher, and so on, until one step is left.
+"""Progressive distillation (Salimans & Ho 2022): a student learns to do in one DDIM step what its
+teacher does in two, becomes the teacher, and so on, until one step is left.
 """
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from .data import Images, Points
-from .denoiser import Denoiser, Prediction
-from .sample import ddim_step
-from .schedule import Schedule
-from .train import Learner, Record, Step, stratified_times, train
-
-WEIGHTINGS = ("snr", "truncated", "snr+1")
-
-
-def weight(alpha: Tensor, sigma: Tensor, weighting: str = "truncated") -> Tensor:
-    """The weight of ‖x − x̂‖² in the loss (section 4), shaped like ``alpha``. With SNR = α²/σ²:
-
-    "snr": SNR, which makes it ‖ε − ε̂‖², DDPM's loss; it is 0 where α is. "truncated": max(SNR, 1), the larger of the
-    errors in x and in ε. "snr+1": SNR + 1, which makes it ‖v − v̂‖². Raises ValueError for another weighting.
-    """
-    snr = alpha**2 / sigma**2
-    if weighting == "snr":
-        return snr
-    if weighting == "truncated":
-        return snr.clamp(min=1)
-    if weighting == "snr+1":
-        return snr + 1
-    raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}.")
-
-
-def weighted_loss(x: Tensor, target: Tensor, alpha: Tensor, sigma: Tensor, weighting: str = "truncated") -> Tensor:
-    """w ‖target − x‖² per pixel, one a sample, (B,). x: predictions, shaped like target (B, …)."""
-    return (weight(alpha, sigma, weighting) * (target - x).square()).flatten(1).mean(1)
+from .. import expect
+from ..data import Images, Points
+from ..denoiser import Denoiser, Prediction
+from ..sample import ddim_step
+from ..schedule import Schedule
+from ..train import Learner, Record, Training, train
+from .ddpm import check_data, stratified_times, weight, weighted_loss
+from .distillation import check_schedules, guided
 
 
 def stage_times(schedule: Schedule, n_steps: int) -> Tensor:
-    """The times t > t′ > t″ of a student of n_steps and its teacher of twice as many, (n_steps, 3) int64, the noisiest
-    first: the student goes from t to t″, the teacher by way of t′. The last t″ is −1, clean data.
+    """The times t > t′ > t″ of a student of n_steps and its teacher of twice as many, (n_steps, 3)
+    int64, the noisiest first: the student goes from t to t″, the teacher by way of t′. The last t″
+    is −1, clean data.
 
-    Raises ValueError unless 2 n_steps divides T: only then is every time of the student one of its teacher's.
+    Raises ValueError unless 2 n_steps divides T: only then is every time of the student one of its
+    teacher's.
     """
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1 or schedule.T % (2 * n_steps):
-        raise ValueError(f"A student of n steps has a teacher of 2n, and 2n must divide T = {schedule.T}; "
-                         f"got n = {n_steps!r}.")
+    whole = isinstance(n_steps, int) and not isinstance(n_steps, bool)
+    if not whole or n_steps < 1 or schedule.T % (2 * n_steps):
+        raise ValueError(f"A student of n steps has a teacher of 2n, and 2n must divide "
+                         f"T = {schedule.T}; got n = {n_steps!r}.")
     times = schedule.steps(2 * n_steps)
     return torch.stack([times[::2], times[1::2], torch.cat([times[2::2], torch.tensor([-1])])], 1)
 
 
-def two_steps(teacher: Callable[..., Prediction], schedule: Schedule, z_t: Tensor, t: Tensor, middle: Tensor,
-              end: Tensor, label: Tensor | None = None) -> Tensor:
-    """Where two DDIM steps of the teacher take z_t (B, …): from t to ``middle`` to ``end``, each (B,) int64, −1 being
-    clean data (Algorithm 2). ``partial(teacher, guidance=w)`` guides it."""
+def two_steps(teacher: Callable[..., Prediction], schedule: Schedule, z_t: Tensor, t: Tensor,
+              middle: Tensor, end: Tensor, label: Tensor | None = None) -> Tensor:
+    """Where two DDIM steps of the teacher take z_t (B, …): from t to ``middle`` to ``end``, each
+    (B,) int64, −1 being clean data (Algorithm 2). ``partial(teacher, guidance=w)`` guides it."""
     prediction = teacher(z_t, t, label)
     z_middle = ddim_step(schedule, prediction.x, prediction.eps, middle)
     prediction = teacher(z_middle, middle, label)
     return ddim_step(schedule, prediction.x, prediction.eps, end)
 
 
-def target(z_t: Tensor, z_s: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor, sigma_s: Tensor) -> Tensor:
-    """x̃ = (z_s − (σ_s/σ_t) z_t) / (α_s − (σ_s/σ_t) α_t): the x-prediction at z_t whose one DDIM step lands on z_s
-    (Algorithm 2 and Appendix G). Shaped like z_t; at the end of the chain, α_s = 1 and σ_s = 0, it is z_s itself.
+def target(z_t: Tensor, z_s: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor,
+           sigma_s: Tensor) -> Tensor:
+    """x̃ = (z_s − (σ_s/σ_t) z_t) / (α_s − (σ_s/σ_t) α_t): the x-prediction at z_t whose one DDIM
+    step lands on z_s (Algorithm 2 and Appendix G). Shaped like z_t; at the end of the chain, where
+    α_s = 1 and σ_s = 0, it is z_s itself.
 
     Where z_s comes from two steps, x̃ is a weighted mean of the two x-predictions on the way.
+    Raises TypeError or ValueError for tensors that are not floating or of unlike shapes.
     """
+    expect.alike(z_t=z_t, z_s=z_s)
+    expect.factors(z_t, alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s)
     ratio = sigma_s / sigma_t
     return (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t)
 
 
-def halving_step(learner: Learner, teacher: Callable[..., Prediction], images: Images | Points, batch_size: int,
-                 n_steps: int, weighting: str = "truncated") -> Step:
-    """The step of Algorithm 2: teach ``learner.net`` to do in one of its n_steps what the teacher does in two of its.
+class Halving:
+    """The step of Algorithm 2: teach ``learner.net`` to do in one of its n_steps what the teacher
+    does in two of its. The noise level is drawn from the student's own n_steps times.
 
-    The noise level is drawn from the student's own n_steps times. Global batches of ``batch_size``, shared among the
-    processes by ``Learner.share``. Raises ValueError for numbers of steps or a weighting that make no sense, and for a
-    student that predicts ε: at t = T−1 there is nothing of x in z, so no ε says what x is.
+    Args:
+        learner: the student's. images: what is noised. batch_size: of all processes together.
+        teacher: ``partial(teacher, guidance=w)`` guides it.
+    Raises ValueError for numbers of steps or a weighting that make no sense, and for data or a
+    teacher that do not fit the student.
     """
-    student, images = learner.net, images.to(learner.accelerator.device)
-    schedule, mine = student.schedule, learner.share(batch_size)
-    times = stage_times(schedule, n_steps).to(learner.accelerator.device)
-    weight(*schedule.at(0, torch.empty(1)), weighting)  # refuses an unknown one before any work
-    if student.prediction == "eps" and schedule.alpha[-1] == 0:
-        raise ValueError("A network that predicts ε cannot be distilled where α_T = 0: there x = (z − σ ε)/α divides "
-                         "by zero. Distil one that predicts x, v or both.")
 
-    def step(g: torch.Generator) -> dict[str, Tensor]:
-        index = torch.randint(len(images), (batch_size,), generator=g, device=g.device)
-        eps = torch.randn(batch_size, *student.sample_shape, generator=g, device=g.device)
-        t, middle, end = times[stratified_times(batch_size, n_steps, g)][mine].unbind(1)
-        x, label = images.batch(index[mine])
-        z_t = schedule.noise(x, t, eps[mine])
-        alpha, sigma = schedule.at(t, x)
-        with torch.no_grad():
-            z_end = two_steps(teacher, schedule, z_t, t, middle, end, label)
-            x_target = target(z_t, z_end, alpha, sigma, *schedule.at(end, x))
-        loss = weighted_loss(learner.model(z_t, t, label).x, x_target, alpha, sigma, weighting).mean()
-        norm = learner.update(loss)
-        return {"loss": learner.accelerator.reduce(loss.detach(), "mean"), "gradient norm": norm}
+    def __init__(self, learner: Learner, teacher: Callable[..., Prediction],
+                 images: Images | Points, batch_size: int, n_steps: int,
+                 weighting: str = "truncated"):
+        student = learner.net
+        check_schedules(student, teacher)
+        check_data(images, student)
+        weight(torch.ones(1), torch.ones(1), weighting)  # an unknown one is refused now
+        device = learner.accelerator.device
+        self.learner, self.teacher, self.weighting = learner, teacher, weighting
+        self.schedule, self.images = student.schedule, images.to(device)
+        self.batch_size, self.rows = batch_size, learner.share(batch_size)
+        self.times = stage_times(student.schedule, n_steps).to(device)
 
-    return step
+    def __call__(self, g: torch.Generator) -> dict[str, Tensor]:
+        z_t, t, middle, end, label = self.sample(g)
+        x_target = self.target(z_t, t, middle, end, label)
+        x = self.learner.model(z_t, t, label).x
+        alpha, sigma = self.schedule.at(t, x)
+        loss = weighted_loss(x, x_target, alpha, sigma, self.weighting).mean()
+        norm = self.learner.update(loss)
+        loss = self.learner.accelerator.reduce(loss.detach(), "mean")
+        return {"loss": loss, "gradient norm": norm}
+
+    def sample(self, g: torch.Generator) -> tuple[Tensor, ...]:
+        """Noised images z_t, the three times of each, and labels (or None)."""
+        student, n = self.learner.net, self.batch_size
+        index = torch.randint(len(self.images), (n,), generator=g, device=g.device)
+        eps = torch.randn(n, *student.sample_shape, generator=g, device=g.device)
+        times = self.times[stratified_times(n, len(self.times), g)]
+        t, middle, end = times[self.rows].unbind(1)
+        x, label = self.images.batch(index[self.rows])
+        z_t = self.schedule.noise(x, t, eps[self.rows])
+        return z_t, t, middle, end, label if student.n_classes else None
+
+    @torch.no_grad()
+    def target(self, z_t: Tensor, t: Tensor, middle: Tensor, end: Tensor,
+               label: Tensor | None) -> Tensor:
+        """What the student should predict at z_t."""
+        z_end = two_steps(self.teacher, self.schedule, z_t, t, middle, end, label)
+        now, then = self.schedule.at(t, z_t), self.schedule.at(end, z_t)
+        return target(z_t, z_end, *now, *then)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stage; see ``Halving`` and ``Learner`` for what its values mean."""
+    student_steps: int
+    teacher: str = "teacher"
+    guidance: float = 0.0         # of the teacher; its student has it folded in
+    weighting: str = "truncated"
+    lr: float = 1e-3
+    warmup: int = 20
+    ema: float = 0.0
+
+    @property
+    def requires(self) -> dict[str, str]:
+        """Artefacts that the training starts from, by their part in it."""
+        return {"teacher": self.teacher}
+
+    def prepare(self, task, accelerator, n_steps: int, batch_size: int, sources) -> Training:
+        """The stage, ready to run. Raises what loading and ``begin`` raise."""
+        return self.begin(sources.load(self.teacher), task.data(), accelerator, n_steps, batch_size)
+
+    def begin(self, teacher: Denoiser, images: Images | Points, accelerator, n_steps: int,
+              batch_size: int) -> Training:
+        """The stage of this teacher: its student, a copy with a fresh optimiser whose learning
+        rate goes to 0 at n_steps updates, and its step. The teacher is frozen. Raises ValueError
+        for a teacher that cannot be guided, and what ``Halving`` raises."""
+        real = guided(teacher, self.guidance)
+        learner = Learner(teacher.copy(), accelerator, lr=self.lr, n_steps=n_steps,
+                          warmup=self.warmup, ema=self.ema)
+        teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
+        step = Halving(learner, real, images, batch_size, self.student_steps, self.weighting)
+        return Training({"net": learner}, step, frozen=(teacher,))
 
 
 class Stage(NamedTuple):
@@ -113,55 +153,42 @@ class Stage(NamedTuple):
     records: Iterator[Record]
 
 
-def begin(teacher: Denoiser, images: Images | Points, accelerator: Accelerator, n_steps: int, n_updates: int, *,
-          batch_size: int = 64, weighting: str = "truncated", guidance: float = 0.0,
-          **optimiser) -> tuple[Learner, Step]:
-    """A halving that is ready to run: its student, a copy of the teacher with a fresh optimiser whose learning rate
-    goes to 0 at ``n_updates``, and its step. The teacher itself is put in eval mode and frozen.
+def halve(teacher: Denoiser, images: Images | Points, accelerator, stages: dict[int, int], *,
+          settings: Settings = Settings(1), batch_size: int = 64, seed: int = 0) -> Iterator[Stage]:
+    """Algorithm 2 in memory: yield a ``Stage`` for each entry of ``stages``; the student of one is
+    the teacher of the next. What the caller leaves of a stage's records is run before the next one.
 
-    guidance: of the teacher; its student then needs none. optimiser: what ``train.Learner`` takes besides."""
-    learner = Learner(teacher.copy(), accelerator, n_steps=n_updates, **dict(lr=1e-3, ema=0.0) | optimiser)
-    frozen = teacher.to(accelerator.device).eval().requires_grad_(False)
-    how = partial(frozen, guidance=guidance) if guidance else frozen
-    return learner, halving_step(learner, how, images, batch_size, n_steps, weighting)
-
-
-def halve(teacher: Denoiser, images: Images | Points, accelerator: Accelerator, stages: dict[int, int], *,
-          guidance: float = 0.0, seed: int = 0, checkpoints: Path | None = None, resume: bool = False,
-          **options) -> Iterator[Stage]:
-    """Algorithm 2: yield a ``Stage`` for each entry of ``stages``; the student of one is the teacher of the next.
-
-    Args:
-        stages: updates by the student's number of steps, each half of the one before: {4: 100, 2: 100, 1: 200}.
-        guidance: of the first stage's teacher; its student has it folded in.
-        checkpoints: a folder, where each stage keeps its own. With ``resume`` finished stages are read from there, and
-            the one that was stopped goes on where it was.
-        options: what ``begin`` takes.
-    What the caller leaves of a stage's records is run before the next one starts.
-    Raises ValueError for stages that do not halve, RuntimeError for a resume from nowhere, and what ``begin`` and
-    ``train.train`` raise.
+    stages: updates by the student's number of steps, each half of the one before:
+        {4: 100, 2: 100, 1: 200}.
+    settings: of every stage; guidance is of the first one's teacher, whose student has it folded
+        in.
+    Raises ValueError for stages that do not halve.
     """
-    if resume and checkpoints is None:
-        raise RuntimeError("resume=True needs the folder of the checkpoints.")
-    counts = list(stages)
-    if not counts or any(2 * after != before for before, after in zip(counts, counts[1:])):
-        raise ValueError(f"Each stage must have half the steps of the one before; got {counts}.")
-    for count in counts:
-        stage_times(teacher.schedule, count)  # refuses a bad number before any work
+    check_stages(teacher.schedule, list(stages))
     for n_steps, n_updates in stages.items():
-        learner, step = begin(teacher, images, accelerator, n_steps, n_updates, guidance=guidance, **options)
-        path = checkpoints and Path(checkpoints) / f"{n_steps}.safetensors"
-        records = train(step, {"net": learner}, n_steps=n_updates, seed=seed + n_steps, checkpoint=path,
-                        resume=resume and path.exists())
+        stage = replace(settings, student_steps=n_steps)
+        training = stage.begin(teacher, images, accelerator, n_updates, batch_size)
+        learner = training.learners["net"]
+        records = train(training.step, training.learners, n_steps=n_updates, seed=seed + n_steps)
         yield Stage(n_steps, learner.net, records)
         for _ in records:
             pass
-        teacher, guidance = learner.averaged(), 0.0
+        teacher = learner.averaged()
+        settings = replace(settings, guidance=0.0)
+
+
+def check_stages(schedule: Schedule, counts: list[int]) -> None:
+    """Raises ValueError unless each number of steps is half the one before, and possible."""
+    halves = all(2 * after == before for before, after in zip(counts, counts[1:]))
+    if not counts or not halves:
+        raise ValueError(f"Each stage must have half the steps of the one before; got {counts}.")
+    for count in counts:
+        stage_times(schedule, count)
 
 
 def evaluations(stages: dict[int, int], batch_size: int, guidance: float = 0.0) -> dict[str, int]:
-    """What a chain costs in evaluations of the network, one image each: ``forward`` (the student's one and the
-    teacher's two, twice two under guidance) and ``backward``."""
+    """What a chain costs in evaluations of the network, one image each: ``forward`` (the student's
+    one and the teacher's two, twice two under guidance) and ``backward``."""
     updates = sum(stages.values())
     first = next(iter(stages.values())) if guidance else 0
     return {"forward": batch_size * (3 * updates + 2 * first), "backward": batch_size * updates}

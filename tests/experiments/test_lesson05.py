@@ -1,224 +1,203 @@
-"""The chain of progressive distillation on MNIST: its recipes, its curve, the ablation, and that it can be stopped."""
-import dataclasses
-import json
+"""Progressive distillation on MNIST: the chain's recipes, its curve, and the study of outputs and
+weightings."""
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused, stopped_in_step_six
+from conftest import refused
+from toys import DIGITS, DOTS, TEACHER, bytes_of, outcome, prepared, trained
 
-from dmdkit import (dmd_mnist, evaluation, plots_progressive, progressive, progressive_mnist, recipes, schedule, store,
-                    train)
-from dmdkit.progressive_mnist import SETTINGS, STAGES, STEPS, Halving, Setting
+from dmdkit import schedule, store, train
+from dmdkit.experiments import lesson05, mnist, runner
+from dmdkit.experiments.evaluate import Sampling
+from dmdkit.experiments.lesson05 import STUDY
+from dmdkit.experiments.mnist import GUIDANCE, STAGES, stage, stage_name
+from dmdkit.experiments.recipe import Recipe
+from dmdkit.experiments.results import REAL
+from dmdkit.methods import ddpm, progressive
 
-SHIPPED = {"progressive-4", "progressive-1"} <= set(store.names())
-ships = pytest.mark.skipif(not SHIPPED, reason="the chain does not ship yet")
 
-
-# The recipes
+# The chain
 
 def test_the_chain_halves_from_the_teachers_512_steps_to_one():
     assert list(STAGES) == [2**k for k in range(9, -1, -1)]
+    progressive.check_stages(schedule.cosine(), list(STAGES))
     before = "teacher"
-    for n, n_steps in STAGES.items():
-        plan = recipes.RECIPES[f"progressive-{n}"]
-        assert (plan.student_steps, plan.n_steps, plan.teacher) == (n, n_steps, before)
-        assert plan.guidance == (dmd_mnist.GUIDANCE if before == "teacher" else 0)  # folded in by the first stage
-        before = f"progressive-{n}"
+    for n, n_updates in STAGES.items():
+        recipe = mnist.RECIPES[f"progressive-{n}"]
+        assert recipe == stage(n) and recipe.n_steps == n_updates
+        assert (recipe.method.student_steps, recipe.method.teacher) == (n, before)
+        folded = GUIDANCE if before == "teacher" else 0  # by the first stage
+        assert recipe.method.guidance == folded
+        assert recipe.samplings == (Sampling("ddim", n),)
+        before = stage_name(n)
+        assert before == f"progressive-{n}"
+
+
+def test_a_stage_of_a_share_of_the_updates_is_otherwise_the_same():
+    for n, n_updates in STAGES.items():
+        quarter = stage(n, 0.25)
+        assert quarter.n_steps == round(n_updates / 4)
+        assert quarter.changed(n_steps=n_updates) == stage(n)
+    assert stage(1, 1e-9).n_steps == 1
 
 
 def test_the_chain_needs_no_more_evaluations_than_the_teachers_own_training():
     """A backward pass counts as two forward passes."""
-    teacher = recipes.RECIPES["teacher"]
-    chain = progressive.evaluations(STAGES, Halving(1).batch_size, dmd_mnist.GUIDANCE)
+    teacher = mnist.RECIPES["teacher"]
+    chain = progressive.evaluations(STAGES, stage(1).batch_size, GUIDANCE)
     assert chain["forward"] + 2 * chain["backward"] <= 3 * teacher.n_steps * teacher.batch_size
 
 
+def halving(n_steps: int, teacher: str) -> Recipe:
+    return Recipe("A stage of dots.", DOTS, progressive.Settings(n_steps, teacher, warmup=0), 4, 4,
+                  samplings=(Sampling("ddim", n_steps),))
+
+
+CHAIN = {"dots-2": halving(2, "dots-teacher"), "dots-1": halving(1, "dots-2")}
+
+
 @pytest.fixture
-def short_chain(monkeypatch):
-    """The last two stages, from what ships, of six updates with four images each."""
-    short = {2: 6, 1: 6}
-    monkeypatch.setattr(recipes, "STAGES", short)
-    for n in short:
-        monkeypatch.setitem(recipes.RECIPES, f"progressive-{n}", Halving(n, batch_size=4))
+def root(tmp_path, monkeypatch) -> Path:
+    """A folder with the teacher of dots."""
+    monkeypatch.chdir(tmp_path)
+    runner.train_artefact("dots-teacher", TEACHER, tmp_path, cpu=True)
+    return tmp_path
 
 
-def bytes_of(root, name: str) -> bytes:
-    return (root / name / "diffusion_pytorch_model.safetensors").read_bytes()
+def run_chain(out: Path, resume: str = "", stop: str = "", roots=()) -> None:
+    """Train the stages that are not there yet. stop: the stage that a Ctrl-C ends after a step."""
+    honest = train.train
+
+    def interrupted(*args, **options):
+        for record in honest(*args, **options):
+            yield record
+            if record.step == 2:
+                raise KeyboardInterrupt
+
+    for name, recipe in CHAIN.items():
+        if name in store.names(out):
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            if name == stop:
+                patch.setattr(train, "train", interrupted)
+            runner.train_artefact(name, recipe, out, cpu=True, resume=name == resume, roots=roots)
 
 
-@ships
-def test_a_chain_that_was_stopped_goes_on_to_the_same_result_and_repeats_no_stage(tmp_path, monkeypatch, short_chain):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert recipes.train_chain(whole, cpu=True) == [whole / "progressive-2", whole / "progressive-1"]
-    card = store.card("progressive-1", whole)
-    assert card["teacher"] == "progressive-2" and card["recipe"]["n_steps"] == 6
-    assert card["teacher_sha256"] == store.card("progressive-2", whole)["sha256"]
-    with stopped_in_step_six(monkeypatch), pytest.raises(KeyboardInterrupt):
-        recipes.train_chain(cut, cpu=True)
-    assert store.names(cut) == []
-    recipes.train_chain(cut, resume=True, cpu=True)
-    for name in ("progressive-2", "progressive-1"):
+def test_a_chain_that_was_stopped_goes_on_to_the_same_result(root):
+    whole, cut = root / "whole", root / "cut"
+    for out in (whole, cut):
+        runner.train_artefact("dots-teacher", TEACHER, out, cpu=True)
+    run_chain(whole)
+    card = store.card("dots-1", whole)
+    assert card["teacher"] == "dots-2" and card["recipe"]["student_steps"] == 1
+    assert card["teacher_sha256"] == store.checksum("dots-2", whole)
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(cut, stop="dots-1")
+    assert "dots-1" not in store.names(cut)
+    run_chain(cut, resume="dots-1")
+    for name in CHAIN:
         assert bytes_of(cut, name) == bytes_of(whole, name)
-    monkeypatch.setattr(recipes, "train_artefact", lambda *words: pytest.fail(f"it trained {words[0]} again"))
-    assert len(recipes.train_chain(cut, resume=True, cpu=True)) == 2
 
 
-@ships
-def test_a_stage_of_another_teacher_is_not_resumed(tmp_path, short_chain):
-    recipes.train_chain(tmp_path, cpu=True)
-    card = store.card("progressive-2", tmp_path)
-    store.save(store.load("progressive-4"), tmp_path / "progressive-2", card)
-    with refused(RuntimeError, "started from another progressive-2 than the one that is there now"):
-        recipes.train_artefact("progressive-1", tmp_path, resume=True, cpu=True)
+def test_a_chain_never_mixes_teachers(root):
+    """After a stage was replaced, the next one is neither resumed nor taken for its student."""
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(root, stop="dots-1")
+    other = CHAIN["dots-2"].changed(seed=7)
+    runner.train_artefact("dots-2", other, root, cpu=True, overwrite=True)
+    with refused(RuntimeError, "had another teacher_sha256"):
+        run_chain(root, resume="dots-1")
+    card = store.card("dots-2", root)
+    assert card["teacher_sha256"] == store.checksum("dots-teacher", trained())
 
 
-@ships
-def test_a_chain_of_fewer_updates_says_so_on_its_cards(tmp_path, short_chain):
-    recipes.train_chain(tmp_path, cpu=True, share=0.5)
-    assert progressive_mnist.cheaper_chain(tmp_path)["1"]["n_steps"] == 3
-
-
-@ships
-def test_a_stages_time_is_that_of_its_evaluations(monkeypatch):
-    monkeypatch.setitem(recipes.RECIPES, "progressive-1", Halving(1, batch_size=4))
-    found = recipes.benchmark("progressive-1", n=2, cpu=True)
-    assert found["step_s"] > 0 and found["memory_mb"]["weights"] == pytest.approx(2 * 707716 * 4 / 2**20, abs=0.1)
-
-
-@ships
-@pytest.mark.parametrize("n", [n for n in STAGES if n <= 8])
-def test_a_shipped_student_draws_the_digits_that_it_is_asked_for(n):
-    x, label = evaluation.draw(store.load(f"progressive-{n}"), evaluation.Sampling("ddim", n), 200, seed=1)
-    with torch.no_grad():
-        right = store.load("judge")(x).argmax(1) == label
-    assert right.double().mean() >= 0.97
+def test_a_stage_learns_from_the_stage_before_it():
+    made = prepared(mnist.RECIPES["progressive-4"].changed(task=DIGITS))
+    assert made.step.times.shape == (4, 3) and made.step.times[0].tolist() == [1023, 895, 767]
+    first = prepared(mnist.RECIPES["progressive-512"].changed(task=DIGITS))
+    assert first.step.teacher.keywords == {"guidance": GUIDANCE}
 
 
 # The curve
 
-def card_of(root, name: str, metrics: dict) -> None:
-    (root / name).mkdir(parents=True)
-    (root / name / "card.json").write_text(json.dumps({"metrics": metrics}))
+def entry(value: float, sampler: str, n_steps: int, guidance: float, images: int = 20,
+          **more) -> dict:
+    how = {"sampler": sampler, "n_steps": n_steps, "guidance": guidance} | more
+    how = {"sampler": REAL} if sampler == REAL else how
+    return {"sampling": how, "noise": "pairs", "seed": 0, "images": images,
+            "values": {"classifier": {"frechet_distance": value}, "judge": {"accuracy": 0.5}}}
 
 
-@ships
-def test_the_shipped_chain_stays_near_its_teachers_400_steps_and_its_curve_has_every_point():
-    of = lambda name, how: store.card(name)["metrics"][how]["frechet_distance"]
-    teacher = of("teacher", "ddim-400-w0.25")
-    for n, most in {8: 1.0, 4: 1.1, 2: 1.5, 1: 2.5}.items():
-        assert of(f"progressive-{n}", f"ddim-{n}-w0") <= most * teacher
-    curves = progressive_mnist.curve()
-    assert all(set(curves[name]) >= set(STEPS) for name in progressive_mnist.CURVES)
+CARDS = {
+    "teacher": {"results": [
+        entry(1.0, REAL, 0, 0, 5000), entry(2.0, REAL, 0, 0), entry(7.0, "ddim", 4, GUIDANCE),
+        entry(3.0, "ddim", 4, GUIDANCE, 5000), entry(9.0, "ddpm", 2, GUIDANCE),
+        entry(8.0, "ddpm", 400, GUIDANCE), entry(5.0, "ddim", 4, 0.0),
+        entry(6.5, "ddim", 4, GUIDANCE, more="clamped")]},
+    "progressive-4": {"results": [entry(6.0, "ddim", 4, 0.0)]}}
 
 
-def test_the_curve_is_read_from_the_cards_for_one_count_of_images(tmp_path):
-    distance = lambda value: {"frechet_distance": value, "accuracy": 0.5}
-    card_of(tmp_path, "teacher", {"floor": distance(1.0), "floor-20-images": distance(2.0),
-                                  "ddim-4-w0.25-20-images": distance(7.0), "ddim-4-w0.25": distance(3.0),
-                                  "ddpm-2-w0.25-20-images": distance(9.0),
-                                  "ddpm-400-w0.25-20-images": distance(8.0), "ddim-4-w0-20-images": distance(5.0)})
-    card_of(tmp_path, "progressive-4", {"ddim-4-w0-20-images": distance(6.0)})
-    found = progressive_mnist.curve(n=20, root=tmp_path)
-    assert found == {"distilled": {4: 6.0}, "DDIM": {4: 7.0}, "ancestral": {2: 9.0, 400: 8.0}, "real images": 2.0}
-    assert progressive_mnist.curve("accuracy", evaluation.N_IMAGES, tmp_path)["DDIM"] == {4: 0.5}
+def test_the_curve_is_read_from_the_cards_for_one_count_of_images():
+    found = lesson05.curve(CARDS, n=20)
+    assert found == {"distilled": {4: 6.0}, "DDIM": {4: 7.0}, "ancestral": {2: 9.0, 400: 8.0},
+                     REAL: 2.0}
+    found = lesson05.curve(CARDS, "judge", "accuracy", n=5000)
+    assert found == {"distilled": {}, "DDIM": {4: 0.5}, "ancestral": {}, REAL: 0.5}
 
 
-@ships
-def test_measuring_the_curve_goes_through_every_point_and_begins_with_the_cheap_ones(monkeypatch):
-    asked = []
-    monkeypatch.setattr(recipes, "evaluate", lambda name, root, how, *rest: asked.append((name, how[0])) or [])
-    assert list(recipes.measure_curve()) == []
-    assert len(asked) == len(set(asked)) == 3 * len(STAGES)
-    assert [how.n_steps for _, how in asked] == sorted(how.n_steps for _, how in asked)
-    assert all((name == f"progressive-{how.n_steps}") == (how.guidance == 0) for name, how in asked)
+def test_a_point_of_the_curve_is_drawn_as_its_artefact_is_measured():
+    for n in STAGES:
+        name, how = lesson05.point("distilled", n)
+        assert name == f"progressive-{n}" and how in mnist.RECIPES[name].samplings
+    assert lesson05.point("DDIM", 400) == ("teacher", Sampling("ddim", 400, GUIDANCE))
+    assert lesson05.point("ancestral", 8) == ("teacher", Sampling("ddpm", 8, GUIDANCE))
 
 
-# The ablation
+# The study
 
 def test_every_output_is_trained_with_every_weighting():
-    assert len(SETTINGS) == 12 == len({(one.prediction, one.weighting) for one in SETTINGS.values()})
-    for name, setting in SETTINGS.items():
-        assert name == f"{setting.prediction}, {setting.weighting}"
-        assert dataclasses.replace(setting, prediction="v", weighting="snr") == Setting("v", "snr")
+    assert len(STUDY.recipes) == 12
+    base = STUDY.recipe("v, snr").settings
+    for name, recipe in STUDY.recipes.items():
+        output, weighting = name.split(", ")
+        found = {key: value for key, value in recipe.settings.items() if value != base[key]}
+        wanted = {"network": f"small, {output}", "weighting": weighting}
+        assert found == {key: value for key, value in wanted.items() if value != base[key]}
+        assert recipe.method.label_dropout == 0.0
+
+
+@pytest.mark.parametrize("output", lesson05.OUTPUTS)
+def test_a_setting_trains_the_network_and_the_loss_that_it_names(output):
+    found = []
+    for weighting in ddpm.WEIGHTINGS:
+        recipe = STUDY.recipe(f"{output}, {weighting}").changed(task=DIGITS, batch_size=4)
+        made = prepared(recipe)
+        net = made.learners["net"].net
+        assert net.prediction == output and made.step.weighting == weighting
+        assert net.schedule.snr().log()[-1].item() == pytest.approx(-20)
+        with torch.no_grad():
+            x = net(torch.randn(2, 1, 28, 28), 500, torch.tensor([1, 2])).x
+        assert x.isfinite().all() and x.shape == (2, 1, 28, 28)
+        found.append(outcome(recipe.changed(warmup=0)))
+    assert found[0] != found[1] != found[2] != found[0]
 
 
 def test_the_clipped_schedule_is_the_cosine_but_for_a_trace_of_data_at_the_end():
-    base, found = schedule.cosine(), progressive_mnist.clipped()
-    assert found.snr().log()[-1].item() == pytest.approx(-20) and found.snr().log().min() == found.snr().log()[-1]
-    torch.testing.assert_close(found.alpha**2 + found.sigma**2, torch.ones(1024, dtype=torch.float64))
+    base, found = schedule.cosine(), mnist.MNIST.network("small, eps").schedule
+    assert found.snr().log().min() == found.snr().log()[-1]
+    assert found.snr().log()[-1].item() == pytest.approx(-20)
+    torch.testing.assert_close(found.alpha**2 + found.sigma**2,
+                               torch.ones(1024, dtype=torch.float64))
     assert torch.equal(found.alpha[:-1], base.alpha[:-1])
 
 
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_a_setting_trains_the_network_that_it_names(setting, test_images):
-    net, losses = progressive_mnist.run(dataclasses.replace(setting, n_steps=2, batch_size=4), images=test_images)
-    assert net.prediction == setting.prediction and len(losses) == 2
-    with torch.no_grad():
-        assert net(torch.randn(2, 1, 28, 28), 500, torch.tensor([1, 2])).x.isfinite().all()
-
-
-def test_the_loss_is_the_weighted_error_of_x(test_images, tiny):
-    """"snr+1" is the teacher's own loss, as its network predicts v; "snr" is not."""
-    found = []
-    for loss in (train.denoising_loss, progressive_mnist.weighted("snr+1"), progressive_mnist.weighted("snr")):
-        learner = train.Learner(tiny.copy(), train.accelerator(cpu=True), lr=1e-3, n_steps=10)
-        step = train.denoiser_step(learner, test_images, 8, label_dropout=0.0, loss=loss)
-        found.append(step(torch.Generator().manual_seed(3))["loss"].item())
-    assert found[1] == pytest.approx(found[0], rel=1e-3) and found[2] < 0.9 * found[0]
-
-
-def test_a_run_that_diverges_keeps_what_it_has(monkeypatch, test_images):
-    def step(learner, images, batch_size, **options):
-        losses = iter((1.0, float("inf")))
-        return lambda g: {"loss": torch.tensor(next(losses))}
-
-    monkeypatch.setattr(train, "denoiser_step", step)
-    assert progressive_mnist.run(Setting("eps", "truncated", n_steps=4), images=test_images)[1] == [1.0]
-
-
-def test_the_ablation_is_stored_with_its_card_and_goes_on_where_it_was(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progressive_mnist, "SETTINGS", {"v, snr": Setting("v", "snr", n_steps=1, batch_size=4)})
-    monkeypatch.setattr(progressive_mnist, "N_IMAGES", 20)
-    monkeypatch.setattr(progressive_mnist, "SAMPLINGS", (evaluation.Sampling("ddim", 1),))
-    score = lambda x, label: {"images": len(x), "frechet_distance": x.mean().item()}
-    monkeypatch.setattr(evaluation, "scorer", lambda: score)
-    monkeypatch.setattr(evaluation, "floor", lambda score, n: {"frechet_distance": 0.1})
-    path = progressive_mnist.build(tmp_path / "data", seeds=2, cheaper=None)
-    card = progressive_mnist.card(tmp_path / "data")
-    assert path.exists() and card["images"] == 20 and card["cheaper"] == {}
-    assert len(card["figures"]["v, snr"]["ddim"]["frechet_distance"]) == 2
-    monkeypatch.setattr(progressive_mnist, "measure", lambda *words: pytest.fail("it ran again"))
-    progressive_mnist.build(tmp_path / "data", seeds=2, cheaper=None)
-    assert progressive_mnist.card(tmp_path / "data") == card
-
-
-def test_missing_figures_are_one_sentence(tmp_path):
-    with refused(RuntimeError, "runs.json is missing. Restore it with `git checkout runs.json`, or compute it again"):
-        progressive_mnist.card(tmp_path)
-
-
-# Pictures
-
-def test_the_curves_are_drawn_whatever_is_there():
-    lines = {"distilled": {1: 5.0, 2: 3.0}, "DDIM": {2: 9.0}, "ancestral": {}, "real images": 1.5}
-    axes = plots_progressive.draw_step_curves(lines, highlight=2).axes[0]
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == set(lines)
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2"]
-    assert [5.0, 3.0] in [list(line.get_ydata()) for line in axes.lines]
-
-
-def test_the_weights_are_drawn_in_three_spaces():
-    cosine = schedule.cosine()
-    figure = plots_progressive.draw_weights(cosine, {"snr+1": progressive.weight(cosine.alpha, cosine.sigma, "snr+1")})
-    in_v = figure.axes[2].lines[0].get_ydata()
-    assert len(figure.axes) == 3 and in_v == pytest.approx(1.0)  # SNR + 1 is no weight on v
-
-
-def test_a_stage_is_drawn_from_its_first_look_to_its_last():
-    looks = {i: torch.full((20, 28, 28), i, dtype=torch.uint8) for i in (0, 3)}
-    figure = plots_progressive.draw_stage([0.2, 0.1, 0.1], looks, 10, looks[0], "a title")
-    assert figure.get_suptitle() == "a title"
-    assert [axes.get_title() for axes in figure.axes[1:]] == ["before: update 0", "now: update 3",
-                                                              "the teacher, in twice the steps"]
+def test_of_a_network_that_predicts_v_one_weighting_is_its_own_loss():
+    """"snr+1" is the teacher's loss; "snr" is not."""
+    losses = {}
+    for weighting in ("", "snr+1", "snr"):
+        recipe = STUDY.recipe("v, snr").changed(task=DIGITS, weighting=weighting, batch_size=8)
+        step = prepared(recipe).step
+        losses[weighting] = step(torch.Generator().manual_seed(3))["loss"].item()
+    assert losses["snr+1"] == pytest.approx(losses[""], rel=1e-3)
+    assert losses["snr"] < 0.9 * losses[""]

@@ -1,172 +1,139 @@
-"""The settings of DMD2 on MNIST: what each trains, what is looked at, what its timing evaluates."""
-import dataclasses
-import json
-from collections import Counter
-from contextlib import ExitStack
-from functools import partial
-
+"""Lesson 06's study: what DMD2 puts in place of the pairs, one thing at a time."""
 import pytest
 import torch
-from accelerate import Accelerator
-from conftest import refused
-from diffusers import LCMScheduler, UNet2DModel
-from test_dmd import generator
+from toys import DIGITS, DOTS, equal, given, outcome, prepared, weights
 
-from dmdkit import __main__, data, dmd2, dmd2_mnist, dmd_mnist, evaluation, recipes, sample, schedule, store
+from dmdkit.experiments import mnist, runner
+from dmdkit.experiments.evaluate import Sampling
+from dmdkit.experiments.lesson06 import RECIPES, STUDY, THREE, TWO
+from dmdkit.methods import dmd2
+from dmdkit.methods.discriminator import Discriminator
 
-S = schedule.cosine()
-TINY = dmd2_mnist.Setting(guidance=0.5, batch_size=4, n_steps=2, lr=1e-3, fake_lr=1e-3, updates=(1, 2))
-GAN = dict(generator_weight=0.05, critic_weight=0.15)
-
-
-@pytest.mark.parametrize("options", [{}, GAN, GAN | dict(matching=False), GAN | dict(student_steps=2),
-                                     GAN | dict(student_steps=2, step_aware=True),
-                                     dict(student_steps=2, backward_simulation=False)], ids=str)
-def test_a_setting_trains_and_is_looked_at(options, tiny, test_images, monkeypatch):
-    monkeypatch.setattr(dmd2_mnist, "mnist", lambda: test_images)
-    setting = dataclasses.replace(TINY, **options)
-    before = [p.clone() for p in tiny.parameters()]
-    *_, (_, run, values) = dmd_mnist.run(setting, seed=1, teacher=tiny)
-    terms = ["matching"] * setting.matching + ["gan"] * ("critic_weight" in options)
-    own = {"fake", "critic"} if "gan" in terms else {"fake"}
-    assert set(values) == own | {f"{term}{end}" for term in terms for end in ("", " gradient")}
-    assert {int(state["step"]) for state in run.learners["fake"].optimizer.state.values()} == {2 * 2}
-    assert all(p.grad is None and torch.equal(p, q) for p, q in zip(tiny.parameters(), before))
-
-    seen, critic = run.look(), run.learners["fake"].net
-    assert isinstance(critic, dmd2.Critic) is ("gan" in terms)
-    assert seen.critic.shape == (2, 200 if "gan" in terms else 0)
-    g, label = generator(0), torch.arange(200) % 10
-    z, _ = torch.randn(200, 1, 28, 28, generator=g), torch.randn(4, 1, 28, 28, generator=g)
-    student = run.learners["generator"].net
-    x = sample.last(sample.multistep(student, z, setting.student_steps, label, generator=generator(0))).clamp(-1, 1)
-    torch.testing.assert_close(seen.brightness, x.mean((1, 2, 3)), rtol=1e-3, atol=1e-5)
-    if "gan" in terms:
-        t, real = torch.arange(200) * 1024 // 200, test_images.pixels[:200] / 127.5 - 1
-        sides, eps = ((real, test_images.labels[:200]), (x, label)), torch.randn(x.shape, generator=g)
-        last = 11 * setting.step_aware  # of two steps the second made what is looked at
-        logits = [critic(S.noise(one, t, eps), t, its + last, judge=True) for one, its in sides]
-        torch.testing.assert_close(seen.critic, 1 / (1 + torch.exp(-torch.stack(logits))), rtol=1e-3, atol=1e-4)
+WITH_GAN = {"generator_weight": 0.1, "discriminator_weight": 0.1}
+GAN = set(WITH_GAN)
+OF_BOTH = set(RECIPES["DMD"].settings) & set(RECIPES["1 : 1"].settings)
+BASES = {  # by name, another setting, and in what it differs from that one
+    "1 : 1": ("1 : 2", {"updates"}), "1 : 2": ("1 : 5", {"updates"}),
+    "1 : 5": ("1 : 10", {"updates"}), "1 : 10": ("1 : 1", {"updates"}),
+    "with critic": ("1 : 5", GAN), "critic alone": ("with critic", {"matching"}),
+    "2 steps": ("1 : 5", {"student_steps", "step_aware"}),
+    "4 steps": ("2 steps", {"student_steps"}),
+    "4 steps, not told": ("4 steps", {"step_aware"}),
+    "4 steps, real inputs": ("4 steps", {"backward_simulation"}),
+    "1 : 1, 2,200": ("1 : 1", {"lr", "ema", "n_steps"}),
+    "1 : 1, 1,000": ("1 : 1, 2,200", {"n_steps"}),
+    "critic alone, 400": ("critic alone", {"lr", "ema", "n_steps"})}
 
 
-def test_a_setting_says_how_its_student_is_used_and_starts_its_fake_score_as_a_copy(tiny):
-    assert TINY.sampling == evaluation.Sampling("multistep", 1)
-    assert dataclasses.replace(TINY, student_steps=4).sampling == evaluation.Sampling("multistep", 4)
-    made = dataclasses.replace(TINY, **GAN).prepare(Accelerator(cpu=True), tiny)
-    teacher, fake = tiny.state_dict(), made.learners["fake"].net.state_dict()
-    assert all(torch.equal(fake[name], weight) for name, weight in teacher.items()) and len(fake) > len(teacher)
-    places = [{p.data_ptr() for p in net.parameters()} for net in (tiny, *(one.net for one in made.learners.values()))]
+@pytest.mark.parametrize("name", BASES)
+def test_each_run_differs_from_another_in_what_its_name_says_and_in_nothing_else(name):
+    base, changes = BASES[name]
+    mine, other = RECIPES[name].settings, RECIPES[base].settings
+    assert {key for key in mine if mine[key] != other[key]} == changes
+    steps = RECIPES[name].method.student_steps
+    assert RECIPES[name].samplings == (Sampling("multistep", steps),)
+
+
+def test_dmd_beside_them_differs_in_the_pairs_alone():
+    mine, other = RECIPES["DMD"].settings, RECIPES["1 : 1"].settings
+    assert {key for key in OF_BOTH if mine[key] != other[key]} == {"method"}
+    assert mine["n_pairs"] == 1280 and mine["matching"] and mine["fake"]
+    assert set(BASES) | {"DMD"} == set(RECIPES)
+
+
+def test_the_numbers_in_a_name_are_the_settings():
+    for name in ("1 : 1", "1 : 2", "1 : 5", "1 : 10"):
+        assert RECIPES[name].method.updates == (1, int(name.split(": ")[1]))
+    assert RECIPES["1 : 1, 2,200"].n_steps == 2200 and RECIPES["1 : 1, 1,000"].n_steps == 1000
+    assert RECIPES["critic alone, 400"].n_steps == 400
+    assert RECIPES["4 steps"].method.student_steps == 4
+    assert RECIPES["with critic"].method.generator_weight > 0
+    assert not RECIPES["critic alone"].method.matching
+
+
+def test_the_long_runs_are_the_shipped_students_but_for_what_they_say():
+    shipped = mnist.RECIPES["student-dmd2-no-critic"].settings
+    long = RECIPES["1 : 1, 2,200"].settings
+    assert {key for key in long if long[key] != shipped[key]} == {"updates"}
+
+
+@pytest.mark.parametrize("name, changes", [
+    ("student-dmd2", {"start", "lr", "n_steps"} | GAN),
+    ("student-dmd2-4step", {"start", "lr", "n_steps"} | GAN)])
+def test_a_second_part_adds_the_discriminator(name, changes):
+    """Besides a fresh optimiser, another rate and fewer updates."""
+    second = mnist.RECIPES[name].settings
+    first = mnist.RECIPES[f"{name}-no-critic"].settings
+    assert {key for key in second if second[key] != first[key]} == changes
+    assert second["start"] == f"{name}-no-critic"
+
+
+def small(name: str):
+    return RECIPES[name].changed(task=DIGITS, batch_size=4, warmup=0)
+
+
+TOLD = ("2 steps", "4 steps", "4 steps, not told")  # by a label, which dots have not
+
+
+@pytest.mark.parametrize("task", [DIGITS, DOTS], ids=["digits", "dots"])
+def test_no_setting_runs_as_another_does(task):
+    found = {}
+    for name in RECIPES:
+        if task is DIGITS and name in TOLD:
+            found[name] = outcome(small(name))
+        if task is DOTS and not getattr(RECIPES[name].method, "step_aware", False):
+            changes = {"guidance": 0.0} | ({"distance": "squared"} if name == "DMD" else {})
+            found[name] = outcome(small(name).changed(task=DOTS, **changes))
+    for name, one in found.items():
+        for other, another in found.items():
+            assert name == other or one != another, (name, other)
+
+
+@pytest.mark.parametrize("options", [
+    {}, WITH_GAN, WITH_GAN | {"matching": False},
+    WITH_GAN | {"student_steps": 2, "step_aware": True},
+    {"student_steps": 2, "backward_simulation": False}], ids=str)
+def test_a_setting_trains_and_is_looked_at(options):
+    updates = (1, 2)
+    recipe = small("1 : 2").changed(
+        n_steps=2, samplings=(Sampling("multistep", options.get("student_steps", 1)),), **options)
+    teacher = given()["teacher"]
+    before = weights(teacher)
+    *_, frame = runner.run(recipe, **given())
+    made = frame.training
+    adversarial = bool(GAN & set(options))
+    terms = ["matching"] if recipe.method.matching else []
+    terms += ["gan"] if adversarial else []
+    own = {"fake", "discriminator"} if adversarial else {"fake"}
+    assert set(frame.values) == own | {f"{term}{end}" for term in terms
+                                       for end in ("", " gradient")}
+    states = made.learners["fake"].optimizer.state.values()
+    assert {int(state["step"]) for state in states} == {2 * updates[1]}
+    assert equal(weights(teacher), before) and all(p.grad is None for p in teacher.parameters())
+    seen = made.snapshot()
+    assert isinstance(made.learners["fake"].net, Discriminator) is adversarial
+    assert seen.discriminator.shape == (2, 200 if adversarial else 0)
+    assert ((seen.discriminator > 0) & (seen.discriminator < 1)).all()
+
+
+def test_a_fake_score_with_a_head_starts_as_a_copy_of_the_teacher():
+    made = prepared(small("with critic"))
+    teacher, fake = given()["teacher"].state_dict(), made.learners["fake"].net.state_dict()
+    assert all(torch.equal(fake[name], weight) for name, weight in teacher.items())
+    assert len(fake) > len(teacher)
+    nets = (given()["teacher"], *(one.net for one in made.learners.values()))
+    places = [{p.data_ptr() for p in net.parameters()} for net in nets]
     assert len(set.union(*places)) == sum(map(len, places))
 
 
-def test_a_training_that_started_from_another_student_is_not_resumed(tmp_path):
-    run = {"teacher": "teacher", "teacher_sha256": "1", "start": "student-dmd", "start_sha256": "2"}
-    (tmp_path / "recipe.json").write_text(json.dumps(run | {"start_sha256": "3"}))
-    with refused(RuntimeError, "started from another student-dmd than the one that is there now"):
-        recipes._claim(tmp_path, run, True, Accelerator(cpu=True))
+def test_the_weights_of_the_discriminator_are_the_papers_rescaled():
+    generator, discriminator = dmd2.rescaled_weights((1, 28, 28))
+    assert mnist.ADVERSARIAL == {"generator_weight": pytest.approx(generator, rel=0.01),
+                                 "discriminator_weight": pytest.approx(discriminator, rel=0.01)}
 
 
-def evaluated(run, work) -> Counter:
-    """How many samples went through each network's middle and through its end, forwards and backwards, in ``work``."""
-    rows = Counter()
-
-    def watch(place, module, given, out):
-        rows[place, "forward"] += len(out)
-        if out.requires_grad:
-            out.register_hook(lambda gradient: rows.update({(place, "backward"): len(gradient)}))
-
-    networks = {name: one.net.net for name, one in run.learners.items()} | {"teacher": run.frozen[0].net}
-    with ExitStack() as hooks:
-        for name, net in networks.items():
-            for part in ("mid_block", "conv_out"):
-                hooks.enter_context(getattr(net, part).register_forward_hook(partial(watch, (name, part))))
-        work()
-    return rows
-
-
-@pytest.mark.parametrize("options", [{}, GAN, GAN | dict(matching=False), GAN | dict(student_steps=2),
-                                     dict(student_steps=2, backward_simulation=False)], ids=str)
-def test_the_evaluations_that_are_timed_are_those_of_a_step(options, tiny, test_images, monkeypatch):
-    monkeypatch.setattr(dmd2_mnist, "mnist", lambda: test_images)
-    setting = dataclasses.replace(TINY, **options)
-    run = setting.prepare(Accelerator(cpu=True), tiny)
-    timed = evaluated(run, setting.evaluations(run))
-    assert timed == evaluated(run, lambda: run.step(generator()))
-
-
-def test_the_shipped_students_were_trained_as_their_recipe_says():
-    for name, setting in (("student-dmd2-no-critic", dmd2_mnist.NO_CRITIC), ("student-dmd2", dmd2_mnist.FULL),
-                          ("student-dmd2-4step-no-critic", dmd2_mnist.NO_CRITIC_4),
-                          ("student-dmd2-4step", dmd2_mnist.FULL_4)):
-        assert recipes.RECIPES[name].setting is setting and setting.n_pairs == 0
-        settings = recipes.store.card(name)["recipe"]
-        assert {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()} == \
-            dataclasses.asdict(setting)
-
-
-@pytest.mark.parametrize("name", dmd2_mnist.SETTINGS)
-def test_each_run_of_the_lesson_differs_from_another_in_what_its_name_says(name):
-    setting = dataclasses.asdict(dmd2_mnist.SETTINGS[name])
-    base, changes = {
-        "DMD": ("1 : 1", None), "1 : 1": ("1 : 2", {"updates"}), "1 : 2": ("1 : 5", {"updates"}),
-        "1 : 5": ("1 : 10", {"updates"}), "1 : 10": ("1 : 1", {"updates"}),
-        "with critic": ("1 : 5", {"generator_weight", "critic_weight"}), "critic alone": ("with critic", {"matching"}),
-        "2 steps": ("1 : 5", {"student_steps", "step_aware"}), "4 steps": ("2 steps", {"student_steps"}),
-        "4 steps, not told": ("4 steps", {"step_aware"}), "4 steps, real inputs": ("4 steps", {"backward_simulation"}),
-        "1 : 1, 2,200": ("1 : 1", {"lr", "ema", "n_steps"}), "1 : 1, 1,000": ("1 : 1, 2,200", {"n_steps"}),
-        "critic alone, 400": ("critic alone", {"lr", "ema", "n_steps"})}[name]
-    other = dataclasses.asdict(dmd2_mnist.SETTINGS[base])
-    differ = {key for key in setting if setting[key] != other[key]}
-    assert differ == (changes or {"n_pairs", "regression_weight"})
-
-
-def test_what_lesson_06_says_of_its_runs_is_on_their_card():
-    """Every run of every setting, as many as were to be made, and the differences that the lesson speaks of."""
-    card, runs = dmd2_mnist.card(), dmd2_mnist.load()
-    assert set(runs) == {*dmd2_mnist.SETTINGS, "student-dmd2-no-critic", "student-dmd2"}
-    assert list(card["figures"]) == list(dmd2_mnist.SETTINGS)
-    distances = {name: figures["frechet_distance"] for name, figures in card["figures"].items()}
-    assert {name: len(seeds) for name, seeds in distances.items()} == {
-        name: dmd2_mnist.SEEDS.get(name, 1) for name in dmd2_mnist.SETTINGS}
-    for name, setting in dmd2_mnist.SETTINGS.items():
-        assert card["figures"][name]["setting"] == json.loads(json.dumps(dataclasses.asdict(setting)))
-    assert min(distances["1 : 1"]) > 100 > max(distances["1 : 2"]) > max(distances["1 : 5"]) > max(distances["1 : 10"])
-    assert max(distances["1 : 10"]) < min(distances["DMD"])
-    assert max(distances["1 : 5"]) < min(distances["with critic"]) < 10 < min(distances["critic alone"])
-    assert max(distances["4 steps"]) < min(distances["4 steps, real inputs"])
-    assert distances["1 : 1, 1,000"][0] < 10 < 100 < min(*distances["1 : 1, 2,200"], *distances["critic alone, 400"])
-    of = lambda name, how="multistep-1-w0": store.card(name)["metrics"][how]["frechet_distance"]
-    assert of("student-dmd2") < of("teacher", "ddpm-400-w0.25") < of("student-dmd2-no-critic")
-    assert of("student-dmd2") < 0.9 * of("teacher", "ddim-400-w0.25")
-    assert of("student-dmd2-4step", "multistep-4-w0") < of("student-dmd2-4step-no-critic", "multistep-4-w0")
-
-
-def test_the_shipped_student_of_four_steps_draws_the_same_by_diffusers():
-    """Its folder alone, with diffusers' classes: the U-Net, and LCMScheduler from the scheduler's config in it."""
-    folder, times = data.ROOT / "student-dmd2-4step", [1023, 767, 511, 255]
-    net, scheduler = UNet2DModel.from_pretrained(folder).float(), LCMScheduler.from_pretrained(folder)
-    scheduler.set_timesteps(timesteps=times, original_inference_steps=1024)
-    assert scheduler.timesteps.tolist() == times
-    z, label, g = torch.randn(2, 1, 28, 28), torch.tensor([3, 8]), generator(5)
-    x = torch.nn.functional.pixel_unshuffle(z, 2)
-    with torch.no_grad():
-        for t in scheduler.timesteps:
-            x = scheduler.step(net(x, t, class_labels=label).sample, t, x, generator=g).prev_sample
-    g, student = generator(5), store.load("student-dmd2-4step")
-    noise = [torch.nn.functional.pixel_shuffle(torch.randn(2, 4, 14, 14, generator=g), 2) for _ in times[1:]]
-    x_t = z
-    for t, after, eps in zip(times, [*times[1:], -1], [*noise, 0 * z]):  # theirs is drawn in the space of the network
-        with torch.no_grad():
-            x_t = S.noise(student(x_t, t, label).x, after, eps)
-    torch.testing.assert_close(torch.nn.functional.pixel_shuffle(x, 2), x_t, rtol=1e-3, atol=1e-3)
-
-
-def test_what_takes_one_step_refuses_or_knows_a_student_of_four(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["dmdkit", "explorer", "student-dmd2-4step"])
-    assert __main__.main() == 1
-    assert "student-dmd2-4step draws in 4, with fresh noise" in capsys.readouterr().err
-    calls = []
-    monkeypatch.setattr(evaluation.sample, "multistep", lambda net, z, n, *rest: calls.append(n) or iter(
-        [sample.State(n, 255, z, z)]))
-    recipes.speed("student-dmd2-4step", n_steps=2, n_images=2, repeats=1)
-    assert set(calls) == {4}
+def test_how_many_runs_there_are_of_each():
+    for name in RECIPES:
+        wanted = 3 if name in THREE else 2 if name in TWO else 1
+        assert STUDY.runs_of(name) == wanted
+    assert {*THREE, *TWO} <= set(RECIPES)

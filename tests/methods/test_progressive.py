@@ -1,30 +1,29 @@
-"""Progressive distillation: its target in angles, a Gaussian's whole chain, its loss by hand, and halvings that resume.
+"""Progressive distillation: its target in angles, a Gaussian's whole chain, its loss by hand, and
+halvings that follow one another.
 
-By hand means in the angle φ = arctan(σ/α): on the cosine schedule φ_t = π (t + 1)/(2 T), and a DDIM step from t to s is
-the rotation cos(φ_t − φ_s) z − sin(φ_t − φ_s) v.
+By hand means in the angle φ = arctan(σ/α): on the cosine schedule φ_t = π (t + 1)/(2 T), and a DDIM
+step from t to s is the rotation cos(φ_t − φ_s) z − sin(φ_t − φ_s) v.
 """
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 import training_run
-from accelerate import Accelerator
 from conftest import refused
 from oracles import FiniteData, Gaussian
+from painters import equal, generator, weights
 from torch import Tensor, nn
 
-from dmdkit import data, nets, progressive, sample, schedule, train
+from dmdkit import data, nets, sample, schedule, train
 from dmdkit.denoiser import Denoiser, predict
+from dmdkit.methods import ddpm, progressive
 
 S = schedule.cosine()
 HALVINGS = [2**k for k in range(9, -1, -1)]  # 512 … 1
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> None:
@@ -42,19 +41,23 @@ def turned(v, z: Tensor, t: Tensor, s: Tensor, T: int = S.T) -> Tensor:
     return delta.cos() * z - delta.sin() * v(z, t)
 
 
-def crooked() -> Denoiser:
+def four_points(sch: schedule.Schedule = S) -> Denoiser:
     """The exact denoiser of four points of the plane, which is anything but linear."""
     points = torch.tensor([[-0.9, -0.6], [0.8, -0.7], [0.1, 0.9], [-0.5, 0.4]])
-    return Denoiser(FiniteData(points, torch.full((4,), 0.25), torch.zeros(4), S), S)
+    net = FiniteData(points, torch.full((4,), 0.25), torch.zeros(4), sch, kind="x")
+    return Denoiser(net, sch, "x")
 
 
 def halved(teacher: Denoiser, n: int, dtype: torch.dtype = torch.float64):
-    """A batch of all the times of a student of n steps: z_t, the times, where its teacher goes from there, and x̃."""
-    t, middle, end = progressive.stage_times(S, n).unbind(1)
+    """A batch of all the times of a student of n steps: z_t, the times, where its teacher goes from
+    there, and x̃."""
+    sch = teacher.schedule
+    t, middle, end = progressive.stage_times(sch, n).unbind(1)
     x, eps = torch.randn(2, n, *teacher.sample_shape, dtype=dtype)
-    z_t = S.noise(x, t, eps)
-    z_end = progressive.two_steps(teacher, S, z_t, t, middle, end)
-    return z_t, (t, middle, end), z_end, progressive.target(z_t, z_end, *S.at(t, z_t), *S.at(end, z_t))
+    z_t = sch.noise(x, t, eps)
+    z_end = progressive.two_steps(teacher, sch, z_t, t, middle, end)
+    x_target = progressive.target(z_t, z_end, *sch.at(t, z_t), *sch.at(end, z_t))
+    return z_t, (t, middle, end), z_end, x_target
 
 
 # The times
@@ -64,83 +67,90 @@ def test_the_times_of_a_student_are_every_second_one_of_its_teachers(n):
     times = progressive.stage_times(S, n)
     t, middle, end = times.unbind(1)
     assert times.shape == (n, 3) and times.dtype == torch.int64
-    assert t.tolist() == S.steps(n).tolist() and times[:, :2].flatten().tolist() == S.steps(2 * n).tolist()
+    assert t.tolist() == S.steps(n).tolist()
+    assert times[:, :2].flatten().tolist() == S.steps(2 * n).tolist()
     assert end.tolist() == [*t[1:].tolist(), -1] and torch.equal(t - middle, middle - end)
 
 
 @pytest.mark.parametrize("n", [0, -4, 1.5, True, 3, 1024, 2048, "4", None])
 def test_a_student_whose_teacher_has_no_such_steps_is_refused(n):
-    with refused(ValueError, rf"has a teacher of 2n, and 2n must divide T = 1024; got n = {n!r}\."):
+    with refused(ValueError, rf"a teacher of 2n, and 2n must divide T = 1024; got n = {n!r}\."):
         progressive.stage_times(S, n)
 
 
 # The target
 
+FLOW = schedule.flow(1024)
+
+
 @pytest.mark.parametrize("n", [512, 64, 8, 2, 1])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["32", "64"])
-def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_do(n, dtype, tolerance):
-    z_t, (t, _, end), z_end, x = halved(crooked(), n, dtype)
-    assert S.alpha[t[0]] == 0 and end[-1] == -1 and x.dtype == dtype  # both ends of the chain are there
-    student = predict("x", x, z_t, *S.at(t, z_t))
-    close(sample.ddim_step(S, student.x, student.eps, end), z_end, tolerance)
+@pytest.mark.parametrize("sch", [S, FLOW], ids=["cosine", "flow"])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-10)],
+                         ids=["32", "64"])
+def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_do(
+        n, sch, dtype, tolerance):
+    z_t, (t, _, end), z_end, x = halved(four_points(sch), n, dtype)
+    # both ends of the chain are there
+    assert sch.alpha[t[0]] == 0 and end[-1] == -1 and x.dtype == dtype
+    student = predict("x", x, z_t, *sch.at(t, z_t))
+    close(sample.ddim_step(sch, student.x, student.eps, end), z_end, tolerance)
     close(x[-1], z_end[-1], 0.0)
 
 
 @pytest.mark.parametrize("n", [512, 64, 8, 2, 1])
 def test_two_steps_are_two_rotations_and_the_target_a_weighted_mean_of_their_predictions(n):
-    teacher = crooked()
+    teacher = four_points()
     z_t, times, z_end, x = halved(teacher, n)
     t, middle, end = times
-    z_middle = turned(lambda z, t: teacher(z, t).v, z_t, t, middle)
-    close(z_end, turned(lambda z, t: teacher(z, t).v, z_middle, middle, end), 1e-10)
+
+    def v(z, t):
+        return teacher(z, t).v
+
+    z_middle = turned(v, z_t, t, middle)
+    close(z_end, turned(v, z_middle, middle, end), 1e-10)
     # z_s/sin φ_s − z_t/sin φ_t = (cot φ_s − cot φ_t) x̂ for each step, and for both together
     a, b, c = map(angle, times)
     second = (b - c).sin() * a.sin() / (b.sin() * (a - c).sin())
-    assert 0 < second.min() and second.max() < 1 + 1e-12 and second[-1].item() == pytest.approx(1)
+    assert 0 < second.min() and second.max() < 1 + 1e-12
+    assert second[-1].item() == pytest.approx(1)
     first_x, second_x = teacher(z_t, t).x, teacher(z_middle, middle).x
     assert (first_x - second_x).abs().max() > 0.01
     close(x, (1 - second) * first_x + second * second_x, 1e-9)
 
 
-# The weightings
-
-@pytest.mark.parametrize("kind", ["v", "x", "eps"])
-def test_each_weighting_is_the_error_that_it_claims_to_be(kind):
-    x, eps, out = torch.randn(3, 6, 1, 3, 3, dtype=torch.float64)
-    t = torch.tensor([10, 300, 511, 600, 900, 1022])
-    z_t = S.noise(x, t, eps)
-    alpha, sigma = S.at(t, z_t)
-    said = predict(kind, out, z_t, alpha, sigma)
-    error = lambda a, b: (a - b).square().mean((1, 2, 3))
-    in_x, in_eps, in_v = error(said.x, x), error(said.eps, eps), error(said.v, alpha * eps - sigma * x)
-    by_hand = {"snr": in_eps, "truncated": torch.maximum(in_x, in_eps), "snr+1": in_v}
-    assert tuple(by_hand) == progressive.WEIGHTINGS and len((in_x > in_eps).unique()) == 2
-    for weighting, wanted in by_hand.items():
-        found = progressive.weighted_loss(said.x, x, alpha, sigma, weighting)
-        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
-    assert torch.equal(progressive.weighted_loss(said.x, x, alpha, sigma),
-                       progressive.weighted_loss(said.x, x, alpha, sigma, "truncated"))
+@pytest.mark.parametrize("n", [512, 8, 1])
+def test_two_steps_along_a_straight_flow_are_two_of_euler(n):
+    """With α = 1 − u and σ = u a DDIM step is z + (s − u) (ε̂ − x̂), and ε̂ − x̂ the velocity."""
+    teacher = four_points(FLOW)
+    z_t, (t, middle, end), z_end, x = halved(teacher, n)
+    u, s, r = ((times.double() + 1).reshape(-1, 1, 1, 1) / 1024 for times in (t, middle, end))
+    first = teacher(z_t, t)
+    z_middle = z_t + (s - u) * (first.eps - first.x)
+    second = teacher(z_middle, middle)
+    close(z_end, z_middle + (r - s) * (second.eps - second.x), 1e-9)
+    close(x, (z_end - r / u * z_t) / (1 - r / u), 1e-9)
 
 
-def test_at_pure_noise_snr_weighs_nothing_and_the_others_one():
-    alpha, sigma = S.at(S.T - 1, torch.empty(2, 3))
-    found = [progressive.weight(alpha, sigma, weighting) for weighting in ("snr", "truncated", "snr+1")]
-    assert [one.tolist() for one in found] == [[[0.0]], [[1.0]], [[1.0]]]
-
-
-def test_an_unknown_weighting_is_one_sentence():
-    with refused(ValueError, r"weighting must be one of snr, truncated, snr\+1; got 'heavy'"):
-        progressive.weight(*S.at(3, torch.empty(1)), "heavy")
+def test_tensors_that_would_broadcast_are_no_target():
+    x, one = torch.zeros(3, 1, 2, 2), torch.full((3, 1, 1, 1), 0.5)
+    with refused(ValueError, "z_t and z_s must have one shape"):
+        progressive.target(x, x[:, 0], one, one, one, one)
+    with refused(ValueError, "sigma_s must be a number or broadcast"):
+        progressive.target(x, x, one, one, one, one.flatten())
+    with refused(TypeError, "z_s must be floating-point numbers"):
+        progressive.target(x, x.byte(), one, one, one, one)
 
 
 # Gaussians in closed form
 
 class Affine:
-    """A denoiser whose x-prediction at t is gain[t] z + offset[t], which is all that a Gaussian N(m, s²) asks for."""
+    """A denoiser whose x-prediction at t is gain[t] z + offset[t], which is all that a Gaussian
+    N(m, s²) asks for."""
     schedule, n_classes = S, 10
 
     def __init__(self, t: Tensor, gain: Tensor, offset: Tensor):
-        self.gain, self.offset = torch.full((2, S.T, 1, 1, 1), math.nan, dtype=torch.float64)  # no other times
+        empty = torch.full((2, S.T, 1, 1, 1), math.nan, dtype=torch.float64)  # no other times
+        self.gain, self.offset = empty
         self.gain[t], self.offset[t] = gain, offset
 
     def __call__(self, z, t, label=None, guidance=0.0):
@@ -148,7 +158,8 @@ class Affine:
 
 
 def student_of(teacher, n: int) -> Affine:
-    """The student of n steps that has learned all that there is to learn: it says x̃ at each of its times."""
+    """The student of n steps that has learned all that there is to learn: it says x̃ at each of its
+    times."""
     t, middle, end = progressive.stage_times(S, n).unbind(1)
     said = []
     for value in (0.0, 1.0):
@@ -159,16 +170,21 @@ def student_of(teacher, n: int) -> Affine:
 
 
 def perfect(n: int, m: float, s: float) -> Affine:
-    """Each of its n DDIM steps is the probability flow itself, which keeps (z − α m) / √(α² s² + σ²)."""
+    """Each of its n DDIM steps is the probability flow itself, which keeps
+    (z − α m) / √(α² s² + σ²)."""
     t = S.steps(n)
     a, c = angle(t), angle(torch.cat([t[1:], torch.tensor([-1])]))
-    spread = lambda phi: (phi.cos()**2 * s**2 + phi.sin()**2).sqrt()
+
+    def spread(phi):
+        return (phi.cos()**2 * s**2 + phi.sin()**2).sqrt()
+
     slope = spread(c) / spread(a)  # z goes to slope z + (cos c − slope cos a) m
     gain = (a.sin() * slope - c.sin()) / (a - c).sin()
     return Affine(t, gain, a.sin() * (c.cos() - slope * a.cos()) * m / (a - c).sin())
 
 
 GAUSSIANS = pytest.mark.parametrize("m, s", [(0.0, 1.0), (0.25, 0.4)])
+LINE = torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(7, 1, 1, 1)
 
 
 @GAUSSIANS
@@ -178,22 +194,25 @@ def test_a_perfect_teacher_stays_perfect_through_all_halvings(m, s):
         student, wanted, t = student_of(student, n), perfect(n, m, s), S.steps(n)
         close(student.gain[t], wanted.gain[t], 1e-8)
         close(student.offset[t], wanted.offset[t], 1e-8)
-    z = torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(7, 1, 1, 1)
-    close(sample.last(sample.ddim(student, z, 1)), m + s * z, 1e-8)
+    close(sample.last(sample.ddim(student, LINE, 1)), m + s * LINE, 1e-8)
 
 
 @GAUSSIANS
 def test_all_halvings_of_a_gaussians_own_denoiser_keep_its_1024_steps(m, s):
-    """It knows E[x | z_t] exactly; yet a step of finite length is not the flow, and that error is what is kept too."""
-    student, z = Denoiser(Gaussian(m, s, S), S), torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(7, 1, 1, 1)
-    wanted = sample.last(sample.ddim(student, z, 1024))
+    """It knows E[x | z_t] exactly; yet a step of finite length is not the flow, and that error is
+    what is kept too."""
+    student = Denoiser(Gaussian(m, s, S), S)
+    wanted = sample.last(sample.ddim(student, LINE, 1024))
     for n in HALVINGS:
         student = student_of(student, n)
-        close(sample.last(sample.ddim(student, z, n)), wanted, 1e-8)
-    # by hand: of z − α m each step keeps cos δ − sin δ α σ (1 − s²) / (α² s² + σ²), that is cos δ for N(0, 1)
+        close(sample.last(sample.ddim(student, LINE, n)), wanted, 1e-8)
+    # by hand: of z − α m each step keeps cos δ − sin δ α σ (1 − s²) / (α² s² + σ²), that is cos δ
+    # for N(0, 1)
     delta, of = math.pi / 2048, S.alpha**2 * s**2 + S.sigma**2
-    slope = (math.cos(delta) - math.sin(delta) * S.alpha * S.sigma * (1 - s**2) / of).prod().item()
-    assert (student.gain[-1].item(), student.offset[-1].item()) == pytest.approx((slope, m), abs=1e-8)
+    kept = math.cos(delta) - math.sin(delta) * S.alpha * S.sigma * (1 - s**2) / of
+    slope = kept.prod().item()
+    found = student.gain[-1].item(), student.offset[-1].item()
+    assert found == pytest.approx((slope, m), abs=1e-8)
     assert 1e-4 < abs(slope - s) < 5e-3  # 1024 steps' error
 
 
@@ -202,8 +221,9 @@ def test_all_halvings_of_a_gaussians_own_denoiser_keep_its_1024_steps(m, s):
 T = 16
 
 
-class Painter(nn.Module):
-    """A network for 2 × 2 images of three classes, small and crooked: tanh(a x + b[label] + t/T)."""
+class Wave(nn.Module):
+    """A network for 2 × 2 images of three classes, small and not linear:
+    tanh(a x + b[label] + t/T)."""
     sample_shape = (1, 2, 2)
 
     def __init__(self, seed: int, outputs: int):
@@ -212,155 +232,236 @@ class Painter(nn.Module):
         self.b = nn.Parameter(torch.randn(4, outputs, 2, 2, generator=generator(seed)))
 
     def forward(self, x, t, class_labels):
-        return SimpleNamespace(sample=torch.tanh(self.a * x + self.b[class_labels] + t.to(x).reshape(-1, 1, 1, 1) / T))
+        inner = self.a * x + self.b[class_labels] + t.to(x).reshape(-1, 1, 1, 1) / T
+        return SimpleNamespace(sample=torch.tanh(inner))
 
 
-def painter(seed: int, prediction: str = "v", sch: schedule.Schedule = schedule.cosine(T)) -> Denoiser:
-    return Denoiser(Painter(seed, 1 + (prediction == "both")), sch, prediction, n_classes=3)
+def wave(seed: int, prediction: str = "v",
+         sch: schedule.Schedule = schedule.cosine(T)) -> Denoiser:
+    outputs = 2 if prediction == "both" else 1
+    return Denoiser(Wave(seed, outputs), sch, prediction, n_classes=3)
 
 
-def painted() -> data.Images:
-    return data.Images(torch.randint(256, (5, 1, 2, 2), generator=generator(9)).byte(), torch.tensor([0, 1, 2, 1, 0]))
+def five_images() -> data.Images:
+    pixels = torch.randint(256, (5, 1, 2, 2), generator=generator(9)).byte()
+    return data.Images(pixels, torch.tensor([0, 1, 2, 1, 0]))
 
 
-def learner(net: nn.Module) -> train.Learner:
-    return train.Learner(net, Accelerator(cpu=True), lr=0.1, n_steps=5, warmup=0, ema=0.0)
-
-
-def weights(net: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in net.parameters()]
-
-
-def equal(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(map(torch.equal, a, b))
+def learner(net: nn.Module, lr: float = 0.1, n_steps: int = 5, warmup: int = 0) -> train.Learner:
+    return train.Learner(net, train.accelerator(cpu=True), lr=lr, n_steps=n_steps, warmup=warmup,
+                         ema=0.0)
 
 
 @pytest.mark.parametrize("prediction", ["v", "x", "both"])
-@pytest.mark.parametrize("n, weighting, guidance", [(8, "truncated", 0.0), (4, "snr", 1.5), (2, "truncated", 1.5),
-                                                    (1, "snr+1", 0.0)])
+@pytest.mark.parametrize("n, weighting, guidance", [
+    (8, "truncated", 0.0), (4, "snr", 1.5), (2, "truncated", 1.5), (1, "snr+1", 0.0)])
 def test_a_step_by_hand(prediction, n, weighting, guidance):
-    teacher, student, images = painter(1, prediction), painter(2, prediction), painted()
+    teacher, student, images = wave(1, prediction), wave(2, prediction), five_images()
     g = generator(3)
     index = torch.randint(5, (6,), generator=g)
     eps = torch.randn(6, 1, 2, 2, generator=g)
-    t = T - 1 - train.stratified_times(6, n, g) * (T // n)
+    t = T - 1 - ddpm.stratified_times(6, n, g) * (T // n)
     middle, end = t - T // n // 2, t - T // n
     x, label = images.pixels[index] / 127.5 - 1, images.labels[index]
     a, c = angle(t, T).float(), angle(end, T).float()
     z_t = a.cos() * x + a.sin() * eps
-    v = lambda z, t: (1 + guidance) * teacher(z, t, label).v - guidance * teacher(z, t).v
+
+    def v(z, t):
+        return (1 + guidance) * teacher(z, t, label).v - guidance * teacher(z, t).v
+
     with torch.no_grad():
         z_end = turned(v, turned(v, z_t, t, middle, T), middle, end, T)
         wanted = (a.sin() * z_end - c.sin() * z_t) / (a - c).sin()
-    weight = {"snr": 1 / a.tan()**2, "truncated": (1 / a.tan()**2).clamp(min=1), "snr+1": 1 / a.sin()**2}[weighting]
+    weight = {"snr": 1 / a.tan()**2, "truncated": (1 / a.tan()**2).clamp(min=1),
+              "snr+1": 1 / a.sin()**2}[weighting]
     loss = (weight * (student(z_t, t, label).x - wanted).square()).mean()
-    norm = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, list(student.parameters()))]).norm()
+    gradients = torch.autograd.grad(loss, list(student.parameters()))
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
 
     before = weights(teacher), weights(student)
     how = partial(teacher, guidance=guidance) if guidance else teacher
-    values = progressive.halving_step(learner(student), how, images, 6, n, weighting)(generator(3))
-    assert {name: value.item() for name, value in values.items()} == \
-           pytest.approx({"loss": loss.item(), "gradient norm": norm.item()}, rel=1e-4)
-    assert all(p.grad is None for p in teacher.parameters()) and equal(weights(teacher), before[0])
+    step = progressive.Halving(learner(student), how, images, 6, n, weighting)
+    values = {name: value.item() for name, value in step(generator(3)).items()}
+    assert values == pytest.approx({"loss": loss.item(), "gradient norm": norm.item()}, rel=1e-4)
+    assert all(p.grad is None for p in teacher.parameters())
+    assert equal(weights(teacher), before[0])
     assert not any(map(torch.equal, weights(student), before[1]))
 
 
 def test_a_network_that_predicts_eps_is_refused_where_nothing_of_x_is_left_and_only_there():
-    with refused(ValueError, r"predicts ε cannot be distilled where α_T = 0: .* Distil one that predicts x, v or both"):
-        progressive.halving_step(learner(painter(1, "eps")), painter(2), painted(), 4, 2)
-    there = [painter(seed, "eps", schedule.linear()) for seed in (1, 2)]
-    values = progressive.halving_step(learner(there[0]), there[1], painted(), 4, 2)(generator())
-    assert values["loss"].isfinite()
+    with refused(ValueError, "A network that predicts ε says nothing of x where α = 0"):
+        wave(1, "eps")
+    student, teacher = (wave(seed, "eps", schedule.linear()) for seed in (1, 2))
+    step = progressive.Halving(learner(student), teacher, five_images(), 4, 2)
+    assert step(generator())["loss"].isfinite()
 
 
 @pytest.mark.parametrize("change, sentence", [
     (dict(n_steps=16), r"2n must divide T = 16; got n = 16\."),
     (dict(n_steps=3), r"2n must divide T = 16; got n = 3\."),
     (dict(weighting="heavy"), "weighting must be one of .*; got 'heavy'"),
-    (dict(batch_size=4), "batch_size must be a multiple of the 3 processes, .*; got 4"),
+    (dict(batch_size=4), "batch_size must be a positive multiple of the 3 processes, .*; got 4"),
+    (dict(images=data.two_moons(9, generator())), r"The data are of shape \(2,\), .* \(1, 2, 2\)"),
+    (dict(teacher=wave(1, "v", schedule.cosine(32))), "The teacher has another schedule than the "
+                                                      "student, 'cosine' of T = 32, not .* T = 16"),
+    (dict(teacher=partial(wave(1, "v", schedule.flow(16)), guidance=1.0)),
+     "The teacher has another schedule than the student, 'flow' of T = 16"),
 ])
 def test_bad_input_is_one_sentence_before_any_work(change, sentence):
-    one = learner(painter(1))
+    one = learner(wave(1))
     one.accelerator = SimpleNamespace(num_processes=3, process_index=0, device="cpu")
+    given = dict(teacher=wave(1), images=five_images(), batch_size=6, n_steps=2)
     with refused(ValueError, sentence):
-        progressive.halving_step(one, None, painted(), **dict(batch_size=6, n_steps=2) | change)
+        progressive.Halving(one, **given | change)
+
+
+def test_a_teacher_that_is_no_number_stops_the_run():
+    teacher, student = wave(1), wave(2)
+    with torch.no_grad():
+        teacher.net.a.fill_(torch.nan)
+    before = weights(student)
+    step = progressive.Halving(learner(student), teacher, five_images(), 6, 2)
+    with pytest.raises(FloatingPointError, match="gradient norm became nan"):
+        step(generator())
+    assert equal(weights(student), before)
 
 
 # Halvings
 
 def on_points() -> tuple[Denoiser, data.Points]:
     torch.manual_seed(0)
-    return Denoiser(nets.PointNet(16, 2), S, n_classes=1), data.two_moons(64, generator())
+    return Denoiser(nets.PointMLP(16, 2), S, n_classes=0), data.two_moons(64, generator())
 
 
 def on_images() -> tuple[Denoiser, data.Images]:
-    return training_run.denoiser(), training_run.images(32)
+    torch.manual_seed(0)
+    net = Denoiser(nets.unet((1, 8, 8), (8,), n_classes=10), S)
+    images = training_run.images(32)
+    return net, data.Images(images.pixels[:, :, 10:18, 10:18].contiguous(), images.labels)
 
 
 def halve(teacher: Denoiser, images, stages: dict[int, int], **options):
-    return progressive.halve(teacher, images, Accelerator(cpu=True), stages, **dict(batch_size=4) | options)
+    return progressive.halve(teacher, images, train.accelerator(cpu=True), stages,
+                             **{"batch_size": 4} | options)
 
 
 @pytest.fixture
 def begun(monkeypatch) -> list:
-    """What each halving began with: its teacher, the teacher's guidance, its learner."""
-    found, honest = [], progressive.begin
+    """What each halving began with: its settings, its teacher, its training."""
+    found, honest = [], progressive.Settings.begin
 
-    def begin(teacher, *args, **options):
-        one, step = honest(teacher, *args, **options)
-        found.append(SimpleNamespace(teacher=teacher, guidance=options["guidance"], learner=one))
-        return one, step
+    def begin(self, teacher, *args):
+        training = honest(self, teacher, *args)
+        found.append(SimpleNamespace(settings=self, teacher=teacher, training=training,
+                                     learner=training.learners["net"]))
+        return training
 
-    monkeypatch.setattr(progressive, "begin", begin)
+    monkeypatch.setattr(progressive.Settings, "begin", begin)
     return found
 
 
-@pytest.mark.parametrize("made", [on_points, on_images])
-def test_the_student_of_each_stage_is_the_teacher_of_the_next_and_starts_as_its_copy(made, begun):
-    (teacher, images), updates = made(), {4: 3, 2: 2, 1: 3}
+@pytest.mark.parametrize("made, guidance", [(on_points, 0.0), (on_images, 0.5)])
+def test_the_student_of_each_stage_is_the_teacher_of_the_next_and_starts_as_its_copy(
+        made, guidance, begun):
+    teacher, images = made()
     chain, seen = [teacher], []
-    for stage in halve(teacher, images, updates, guidance=0.5, lr=2e-3):
+    settings = progressive.Settings(1, guidance=guidance, lr=2e-3)
+    for stage in halve(teacher, images, {4: 3, 2: 2, 1: 3}, settings=settings):
         now, start = begun[-1], weights(chain[-1])
-        assert now.teacher is chain[-1] and now.learner.net is stage.student and stage.student is not chain[-1]
+        assert now.teacher is chain[-1] and now.learner.net is stage.student
+        assert stage.student is not chain[-1]
         assert equal(weights(stage.student), start) and not now.learner.optimizer.state
         assert now.learner.lr_scheduler.base_lrs == [2e-3]
         seen.append((stage.n_steps, [record.step for record in stage.records]))
         assert now.learner.lr_scheduler.get_last_lr() == pytest.approx([0], abs=1e-12)
         assert equal(weights(chain[-1]), start) and not equal(weights(stage.student), start)
-        assert all(p.grad is None for p in chain[-1].parameters())
+        assert all(p.grad is None and not p.requires_grad for p in chain[-1].parameters())
+        assert now.training.frozen == (chain[-1],) and not chain[-1].training
         chain.append(stage.student)
     assert seen == [(4, [1, 2, 3]), (2, [1, 2]), (1, [1, 2, 3])]
-    assert [one.guidance for one in begun] == [0.5, 0, 0]
-    assert all(not one.training for one in chain[:-1])
+    assert [one.settings.student_steps for one in begun] == [4, 2, 1]
+    assert [one.settings.guidance for one in begun] == [guidance, 0, 0]
 
 
 def test_the_guidance_of_a_stage_is_its_teachers():
     teacher, images = on_images()
-    first = lambda one, step: step(generator(1))["loss"].item()
-    begin = lambda **options: first(*progressive.begin(teacher, images, Accelerator(cpu=True), 4, 5, batch_size=4,
-                                                       **options))
-    by_hand = first(None, progressive.halving_step(learner(teacher.copy()), partial(teacher.eval(), guidance=0.7),
-                                                   images, 4, 4))
-    assert begin(guidance=0.7) == pytest.approx(by_hand, rel=1e-5) != pytest.approx(begin(), rel=1e-2)
+    accelerator = train.accelerator(cpu=True)
+
+    def first(step):
+        return step(generator(1))["loss"].item()
+
+    def begun(guidance):
+        settings = progressive.Settings(4, guidance=guidance)
+        return first(settings.begin(teacher, images, accelerator, 5, 4).step)
+
+    real = partial(teacher.eval(), guidance=0.7)
+    by_hand = first(progressive.Halving(learner(teacher.copy()), real, images, 4, 4))
+    assert begun(0.7) == pytest.approx(by_hand, rel=1e-5)
+    assert begun(0.7) != pytest.approx(begun(0.0), rel=1e-2)
+
+
+@pytest.mark.parametrize("guidance, sentence", [
+    (0.5, r"This teacher has no classes to guide by: leave guidance at 0; got 0\.5"),
+    (math.nan, "guidance must be a finite number; got nan")])
+def test_guidance_that_would_fail_in_the_first_step_is_refused_before_it(guidance, sentence):
+    teacher, images = on_points()
+    settings = progressive.Settings(4, guidance=guidance)
+    with refused(ValueError, sentence):
+        settings.begin(teacher, images, train.accelerator(cpu=True), 5, 4)
+    assert teacher.training and all(p.requires_grad for p in teacher.parameters())
 
 
 def test_what_is_left_of_a_stages_records_is_run_before_the_next(begun):
+    def done():
+        return [one.learner.lr_scheduler.last_epoch for one in begun]
+
     for stage in halve(*on_points(), {4: 5, 2: 4, 1: 3}):
-        assert [one.learner.lr_scheduler.last_epoch for one in begun] == [5, 4, 3][:len(begun) - 1] + [0]
+        assert done() == [5, 4, 3][:len(begun) - 1] + [0]
         if stage.n_steps == 4:
             next(stage.records)
-    assert [one.learner.lr_scheduler.last_epoch for one in begun] == [5, 4, 3]
+    assert done() == [5, 4, 3]
+
+
+def test_the_average_of_a_stage_is_what_the_next_one_starts_from(begun):
+    settings = progressive.Settings(1, lr=1e-2, warmup=0, ema=0.9)
+    for stage in halve(*on_points(), {2: 12, 1: 2}, settings=settings):
+        if stage.n_steps == 2:
+            for _ in stage.records:
+                pass
+            trained = weights(stage.student)
+            average = [p.clone() for p in begun[0].learner.ema.shadow_params]
+        else:
+            assert equal(weights(stage.student), average) and not equal(average, trained)
 
 
 def test_a_student_learns_to_do_in_one_step_what_its_teacher_does_in_two():
     teacher, images = on_points()
-    one = train.Learner(teacher, Accelerator(cpu=True), lr=1e-2, n_steps=100, ema=0.0)
-    for _ in train.train(train.denoiser_step(one, images, 64), {"net": one}, n_steps=100):
-        pass
-    z, goes = torch.randn(500, 2), lambda net, n: sample.last(sample.ddim(net, z, n))
-    for stage in halve(teacher, images, {1: 150}, batch_size=64, lr=1e-2):
+    one = learner(teacher, lr=1e-2, n_steps=80, warmup=20)
+    step = ddpm.DDPM(one, images, 64)
+    list(train.train(step, {"net": one}, n_steps=80))
+    z = torch.randn(500, 2)
+
+    def goes(net, n):
+        return sample.last(sample.ddim(net, z, n))
+
+    settings = progressive.Settings(1, lr=1e-2, warmup=20)
+    for stage in halve(teacher, images, {1: 100}, batch_size=64, settings=settings):
         far = (goes(teacher, 1) - goes(teacher, 2)).square().mean()
     assert (goes(stage.student, 1) - goes(teacher, 2)).square().mean() < 0.1 * far
+
+
+def chain(seed: int) -> list[list[Tensor]]:
+    """The weights of each student of a short chain."""
+    students, settings = [], progressive.Settings(1, lr=1e-2, warmup=0)
+    for stage in halve(*on_points(), {2: 3, 1: 3}, seed=seed, settings=settings):
+        list(stage.records)
+        students.append(weights(stage.student))
+    return students
+
+
+def test_a_chain_repeats_itself_with_its_seed_alone():
+    first, other = chain(3), chain(4)
+    assert all(map(equal, first, chain(3))) and not any(map(equal, first, other))
 
 
 @pytest.mark.parametrize("stages, sentence", [
@@ -376,56 +477,24 @@ def test_stages_that_do_not_halve_are_refused_before_any_work(stages, sentence, 
     assert not begun
 
 
-def test_a_chain_cannot_go_on_from_nowhere(begun):
-    with refused(RuntimeError, "resume=True needs the folder of the checkpoints"):
-        next(halve(*on_points(), {4: 1}, resume=True))
-    assert not begun
-
-
-UPDATES = [(n, i) for n in (4, 2, 1) for i in range(1, 7)]
-
-
-def chain(folder, stop: tuple[int, int] | None = None, **options):
-    """A chain of six updates a stage: which of them were made, and the weights of each stage's student. ``stop``: the
-    update after which all is dropped."""
-    made, students = [], {}
-    for stage in halve(*on_points(), {4: 6, 2: 6, 1: 6}, seed=3, checkpoints=folder, **options):
-        for record in stage.records:
-            made.append((stage.n_steps, record.step))
-            if made[-1] == stop:
-                return made, students
-        students[stage.n_steps] = weights(stage.student)
-    return made, students
-
-
-@pytest.mark.parametrize("stop", [(4, 3), (2, 1), (2, 5), (2, 6)], ids=str)  # before any save, between two, at the end
-def test_a_chain_that_stopped_and_went_on_is_bit_for_bit_the_same(stop, tmp_path, monkeypatch):
-    honest = progressive.train
-    monkeypatch.setattr(progressive, "train", lambda *args, **options: honest(*args, **options | {"save_every": 2}))
-    made, whole = chain(tmp_path / "whole")
-    assert made == UPDATES
-    made, _ = chain(tmp_path / "cut", stop)
-    done = len(made) - stop[1] % 2  # of an odd number the last one is not saved
-    assert made == UPDATES[:len(made)]
-    made, students = chain(tmp_path / "cut", resume=True)
-    assert made == UPDATES[done:]  # and no finished stage again
-    assert list(students) == [4, 2, 1] and all(equal(students[n], whole[n]) for n in whole)
-    assert not equal(whole[2], whole[1])
-
-
 # What it costs
 
-@pytest.mark.parametrize("guidance, forward", [(0.0, 4 * 3 * (3 + 2 + 1)), (0.5, 4 * (5 * 3 + 3 * (2 + 1)))])
+@pytest.mark.parametrize("guidance, forward", [(0.0, 4 * 3 * (3 + 2 + 1)),
+                                               (0.5, 4 * (5 * 3 + 3 * (2 + 1)))])
 def test_the_evaluations_of_a_chain_are_those_that_are_counted(guidance, forward, monkeypatch):
-    rows, honest = Counter(), nets.PointNet.forward
+    rows, honest = Counter(), nets.PointMLP.forward
 
     def counted(self, x, *args, **options):
         rows["forward"] += len(x)
         rows["backward"] += len(x) * torch.is_grad_enabled()
         return honest(self, x, *args, **options)
 
-    monkeypatch.setattr(nets.PointNet, "forward", counted)
+    monkeypatch.setattr(nets.PointMLP, "forward", counted)
+    teacher, points = on_points()
+    teacher = Denoiser(teacher.net, S, n_classes=1)
     stages = {4: 3, 2: 2, 1: 1}
-    for _ in halve(*on_points(), stages, guidance=guidance):
+    settings = replace(progressive.Settings(1), guidance=guidance)
+    for _ in halve(teacher, points, stages, settings=settings):
         pass
-    assert dict(rows) == progressive.evaluations(stages, 4, guidance) == {"forward": forward, "backward": 4 * 6}
+    wanted = {"forward": forward, "backward": 4 * 6}
+    assert dict(rows) == progressive.evaluations(stages, 4, guidance) == wanted

@@ -1,282 +1,238 @@
-"""Sliders, the HTML player, and the explorer's pictures that ship."""
-import io
+"""What players have in common, the player of frames, and live sliders."""
 import itertools
+import json
 import re
-import statistics
-import time
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from figures import pixels
 
-from dmdkit import data, explorer, nets, sample, schedule, store, widgets
-from dmdkit.denoiser import Denoiser
+from dmdkit.show.players import choices, frames, live, page
 
 AXES = {"sampler": ["DDIM", "DDPM"], "digit": ["0", "1", "2"], "steps": ["1", "4", "16", "400"]}
 
 
 @pytest.fixture
-def frames():
-    return torch.randint(256, (2, 3, 4, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def stack():
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(256, (2, 3, 4, 8, 6), dtype=torch.uint8, generator=g)
 
 
-def pixels(png) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(bytes(png))))
+def spec(bundle) -> dict:
+    """What a player's script is given."""
+    return json.loads(re.search(r"const spec = (\{.*\});$", bundle.html, re.M)[1])
 
 
-def median_ms(box, values) -> float:
-    seconds = []
-    for value in values:
-        begun = time.perf_counter()
-        box.slider.value = value
-        seconds.append(time.perf_counter() - begun)
-    return 1000 * statistics.median(seconds)
+# Live sliders
 
-
-# Live sliders.
-
-def test_frames_slider_shows_the_frame_of_each_value(frames):
-    files = [widgets.encode(frame) for frame in frames[0, 0]]
-    box = widgets.frames_slider(files, [1, 4, 16, 400], "steps")
+def test_frames_slider_shows_the_frame_of_each_value(stack):
+    files = [page.encode(frame) for frame in stack[0, 0]]
+    box = live.frames_slider(files, [1, 4, 16, 400], "steps")
     assert bytes(box.image.value) == files[0] and box.slider.continuous_update
     for value, file in zip([400, 1, 16, 4], [files[3], files[0], files[2], files[1]]):
         box.slider.value = value
         assert bytes(box.image.value) == file
 
 
-@pytest.mark.parametrize("values", [[1, 2], []])
-def test_frames_slider_wants_one_frame_a_value(values):
-    with pytest.raises(ValueError, match=rf"one frame a value; got 1 frames and {len(values)} values"):
-        widgets.frames_slider([b"one"], values, "steps")
+@pytest.mark.parametrize("n, values", [(1, [1, 2]), (1, []), (0, [])])
+def test_frames_slider_wants_one_frame_a_value(n, values):
+    with pytest.raises(ValueError, match=f"at least one; got {n} frames and {len(values)} values"):
+        live.frames_slider([b"one"] * n, values, "steps")
 
 
-def test_live_repaints_for_every_combination(frames):
+@pytest.mark.parametrize("values", [[0, 1, 1], [0, 1, 1.0]])
+def test_a_value_that_is_there_twice_is_refused(values):
+    """The second one's frame would never be shown."""
+    with pytest.raises(ValueError, match="The values of 'steps' must .* all different; 1.* twice"):
+        live.frames_slider([b"a", b"b", b"c"], values, "steps")
+
+
+def test_live_sliders_repaint_for_every_combination(stack):
     drawn = []
 
     def draw(**values):
         drawn.append(values)
-        return widgets.encode(widgets.pick(frames, AXES, **values))
+        return page.encode(frames.pick(stack, AXES, **values))
 
-    box = widgets.live(draw, AXES, start={"steps": "400"})
-    assert box.slider is box.controls["steps"] and drawn == [{"sampler": "DDIM", "digit": "0", "steps": "400"}]
+    box = live.sliders(draw, AXES, start={"steps": "400"})
+    assert box.slider is box.controls["steps"]
+    assert drawn == [{"sampler": "DDIM", "digit": "0", "steps": "400"}]
     for corner in itertools.product(*AXES.values()):
         for name, value in zip(AXES, corner):
             box.controls[name].value = value
         where = tuple(values.index(value) for values, value in zip(AXES.values(), corner))
-        assert np.array_equal(pixels(box.image.value), frames[where].numpy()), corner
+        assert np.array_equal(pixels(box.image.value), stack[where].numpy()), corner
+
+
+def test_what_goes_wrong_in_drawing_is_shown_and_raised():
+    def draw(n):
+        if n == 2:
+            raise RuntimeError("no <such> picture")
+        return b"picture %d" % n
+
+    box = live.sliders(draw, {"n": [1, 2, 3]})
+    with pytest.raises(RuntimeError, match="no <such> picture"):
+        box.slider.value = 2
+    assert "At n = 2, drawing failed: RuntimeError: no &lt;such&gt; picture" in box.message.value
+    assert box.image.layout.display == "none" and box.message in box.children
+    box.slider.value = 3
+    assert box.message.value == "" and box.image.layout.display is None
+    assert bytes(box.image.value) == b"picture 3"
+
+
+@pytest.mark.parametrize("options, start, message", [
+    ({"n": [1, 1]}, None, "values of 'n' must .* all different"),
+    ({"n": []}, None, "values of 'n' must be at least one"),
+    ({"n": [1, 2]}, {"n": 3}, "There is no n = 3; there is n in 1, 2"),
+    ({"n": [1, 2]}, {"m": 1}, "There is no m = 1; there is n in 1, 2")])
+def test_live_sliders_say_what_does_not_fit(options, start, message):
+    with pytest.raises(ValueError, match=message):
+        live.sliders(lambda **at: b"", options, start)
+
+
+def test_a_start_may_be_told_as_text():
+    box = live.sliders(lambda n, t: b"", {"n": [1, 2], "t": [10, 20]}, {"n": "2", "t": 20})
+    assert {name: control.value for name, control in box.controls.items()} == {"n": 2, "t": 20}
 
 
 def test_png_of_a_figure_closes_it():
     from matplotlib import pyplot
 
     figure = pyplot.figure()
-    assert pixels(widgets.png(figure)).ndim == 3
+    assert pixels(page.png(figure)).ndim == 3
     assert not pyplot.fignum_exists(figure.number)
+    assert len(page.png(pyplot.figure(), colours=16)) > 0
 
 
-# Frames with axes.
+# Choices
 
-def test_pick_by_name(frames):
-    assert torch.equal(widgets.pick(frames, AXES, steps=16, sampler="DDPM"), frames[1, :, 2])
+def test_captions_keep_only_the_axes_that_they_depend_on():
+    axes = choices.named({"a": [1, 2], "b": "xyz", "c": [0]})
+    whole = choices.captions(axes, lambda a, b, c: f"{a}{b}")
+    assert whole == {"axes": [2, 3, 1], "texts": ["1x", "1y", "1z", "2x", "2y", "2z"]}
+    assert choices.captions(axes, lambda b, **at: b) == {"axes": [1, 3, 1], "texts": list("xyz")}
+    assert choices.captions(axes, lambda **at: "") == {"axes": [1, 1, 1], "texts": [""]}
+    assert choices.captions(axes, None) == {"axes": [1, 1, 1], "texts": [""]}
+
+
+def test_axes_without_sense_are_refused():
+    for axes, message in (({}, "at least one axis"), ({"t": []}, "there are none"),
+                          ({"t": [1, "1"]}, "'1' is there twice")):
+        with pytest.raises(ValueError, match=message):
+            choices.named(axes)
+
+
+# Frames with axes
+
+def test_pick_by_name(stack):
+    assert torch.equal(frames.pick(stack, AXES, steps=16, sampler="DDPM"), stack[1, :, 2])
 
 
 @pytest.mark.parametrize("values", [{"steps": 2}, {"model": "teacher"}])
-def test_pick_names_what_there_is(frames, values):
+def test_pick_names_what_there_is(stack, values):
     with pytest.raises(ValueError, match="There is no .* steps in 1, 4, 16, 400"):
-        widgets.pick(frames, AXES, **values)
+        frames.pick(stack, AXES, **values)
 
 
-def test_grid_puts_frames_where_they_belong(frames):
-    sheet = widgets.grid(frames[0], gap=1)
-    assert sheet.shape == (3 * 8 + 2, 4 * 6 + 3)
-    assert torch.equal(sheet[9:17, 14:20], frames[0, 1, 2]) and (sheet[8] == 255).all()
-    colour = torch.zeros(2, 3, 4, 4, 3, dtype=torch.uint8)
-    assert widgets.grid(colour, gap=0).shape == (8, 12, 3)
+def test_a_sheet_puts_frames_where_they_belong(stack):
+    sheet = frames.sheet(stack[0], gap=1)
+    assert sheet.shape == (3 * 8 + 2, 4 * 6 + 3) and sheet.dtype == torch.uint8
+    assert torch.equal(sheet[9:17, 14:20], stack[0, 1, 2]) and (sheet[8] == 255).all()
+    colour = torch.randint(256, (2, 3, 4, 4, 3), dtype=torch.uint8)
+    sheet = frames.sheet(colour, gap=0)
+    assert sheet.shape == (8, 12, 3) and torch.equal(sheet[4:8, 8:12], colour[1, 2])
+    assert torch.equal(frames.sheet(colour[:1, :1], gap=2), colour[0, 0])
 
 
-# The player.
+def test_images_become_frames():
+    grey = torch.tensor([0, 100, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    assert frames.of_images(grey).tolist() == [[[255, 155, 0]]]
+    colour = torch.randint(256, (5, 3, 4, 6), dtype=torch.uint8)
+    assert torch.equal(frames.of_images(colour), colour.permute(0, 2, 3, 1))
+
+
+# The player
 
 def key(bundle) -> str:
     return re.search(r'<div id="(dmd-[0-9a-f]{12})"', bundle.html)[1]
 
 
-def test_player_id_follows_the_content(frames):
-    one, other = frames.clone(), frames.clone()
+def test_a_players_id_follows_its_content(stack):
+    one, other = stack.clone(), stack.clone()
     other[0, 0, 0, 0, 0] += 1
-    again = key(widgets.player(frames, AXES))
-    assert key(widgets.player(one, AXES)) == again
-    assert len({again, key(widgets.player(other, AXES)), key(widgets.player(one, AXES, title="another")),
-                key(widgets.player(one, AXES, start={"digit": "1"}))}) == 4
+    again = key(frames.player(stack, AXES))
+    assert key(frames.player(one, AXES)) == again
+    others = [frames.player(other, AXES), frames.player(one, AXES, title="another"),
+              frames.player(one, AXES, start={"digit": "1"})]
+    assert len({again, *map(key, others)}) == 4
 
 
-def test_player_is_self_contained(frames):
-    html = widgets.player(frames, AXES, title="all in one").html
+def test_a_player_is_self_contained(stack):
+    html = frames.player(stack, AXES, title="all in one").html
     assert not re.search(r"https?:|//[a-z]+\.|@import|<link|import\(", html)
-    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', html))
+    sources = re.findall(r'src="([^"]*)"', html)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert 'type: "range"' in html and "ROOT" not in re.sub(r"base64,[^\"]*", "", html)
 
 
-def test_player_bundles_html_picture_and_text(frames):
-    bundle = widgets.player(frames, AXES, title="a title")
-    bundle_types = bundle._repr_mimebundle_()
-    assert set(bundle_types) == {"text/html", "image/png", "text/plain"}
-    assert bundle_types["text/plain"] == repr(bundle) == (
+def test_a_player_bundles_html_picture_and_text(stack):
+    bundle = frames.player(stack, AXES, title="a title")
+    types = bundle._repr_mimebundle_()
+    assert set(types) == {"text/html", "image/png", "text/plain"}
+    assert types["text/plain"] == repr(bundle) == (
         "a title: sampler DDIM DDPM, digit 0 1 2, steps 1 4 16 400")
     assert pixels(bundle.png).std() > 0
 
 
-def test_player_survives_hostile_text(frames):
-    html = widgets.player(frames, AXES, title='</script><b onclick="x">', captions=["</script>"] * 4).html
-    assert html.count("</script>") == 1 and 'onclick="x"' not in html.split("<script>")[0]
+@pytest.mark.parametrize("title", ['</script><b onclick="x">', "<!--<script>", "a & b < c"])
+def test_a_player_survives_hostile_text(stack, title):
+    bundle = frames.player(stack, AXES, title=title, caption=lambda **at: title)
+    assert bundle.html.count("</script>") == 1 and bundle.html.count("<script>") == 1
+    assert "<!--" not in bundle.html and 'onclick="x"' not in bundle.html.split("<script>")[0]
+    assert spec(bundle)["title"] == spec(bundle)["captions"]["texts"][0] == title
 
 
 @pytest.mark.parametrize("rows", [None, "sampler", "digit", "steps"])
-def test_contact_sheet_of_every_axis(frames, rows):
-    assert pixels(widgets.player(frames, AXES, rows=rows).png).ndim == 3
+def test_a_contact_sheet_of_every_axis(stack, rows):
+    assert pixels(frames.player(stack, AXES, rows=rows).png).ndim == 3
 
 
-def test_player_over_colour_and_a_single_axis():
-    frames = torch.zeros(30, 4, 4, 3, dtype=torch.uint8)
-    assert widgets.player(frames, {"training step": [str(i) for i in range(30)]}).html
+@pytest.mark.parametrize("shape, n, shown", [((28, 28), 10, 10), ((57, 144), 13, 5),
+                                             ((64, 800), 9, 2), ((8, 8), 1, 1)])
+def test_a_contact_sheet_is_as_wide_as_a_page(shape, n, shown):
+    axes = {"digit": ["a", "b"], "steps": [str(i) for i in range(n)]}
+    figure = frames.contact_sheet(torch.zeros(2, n, *shape, dtype=torch.uint8), axes, "digit")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert len(labels) == shown and labels[0] == "0" and labels[-1] == str(n - 1)
+    assert figure.get_size_inches()[0] <= 9.5 or shown == 2
+
+
+def test_a_player_over_colour_and_a_single_axis():
+    stack = torch.zeros(30, 4, 4, 3, dtype=torch.uint8)
+    assert frames.player(stack, {"training step": [str(i) for i in range(30)]}).html
+
+
+@pytest.mark.parametrize("height, width, panels, wanted", [
+    (28, 28, 1, 252 / 28), (28, 28, 2, 340 / 2 / 28), (28, 28, 3, 720 / 3 / 28),
+    (57, 144, 1, 252 / 57), (57, 144, 2, 720 / 2 / 144), (400, 1000, 1, 252 / 400)])
+def test_a_picture_is_as_large_as_there_is_room(height, width, panels, wanted):
+    """Not a whole number of times, which was once for ten digits side by side."""
+    stack = torch.zeros(panels, 2, height, width, dtype=torch.uint8)
+    bundle = frames.player(stack, {"model": list(range(panels)), "steps": [1, 2]},
+                           panels="model" if panels > 1 else None)
+    assert spec(bundle)["scale"] == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("change, message", [
     (dict(frames=torch.zeros(2, 3, 4, 8, 6)), "frames must be uint8"),
     (dict(frames=torch.zeros(2, 3, 8, 6, dtype=torch.uint8)), "frames must be uint8 of shape"),
     (dict(axes={}), "frames must be uint8"),
+    (dict(axes=AXES | {"digit": ["0", "1", "1"]}), "values of 'digit' must .* all different"),
     (dict(start={"digit": "7"}), "There is no digit = 7"),
+    (dict(start={"model": "7"}), "There is no model = 7"),
     (dict(panels="model"), "There is no axis 'model'"),
-    (dict(rows="model"), "There is no axis 'model'"),
-    (dict(captions=["one"]), "captions must be one a position of steps: 4; got 1")])
-def test_player_says_what_does_not_fit(frames, change, message):
+    (dict(rows="model"), "There is no axis 'model'")])
+def test_a_player_says_what_does_not_fit(stack, change, message):
     with pytest.raises(ValueError, match=message):
-        widgets.player(**{"frames": frames, "axes": AXES} | change)
-
-
-# The explorer.
-
-SMALL = dict(steps=(1, 3), guidances=(0.0, 1.0))
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    """A folder of artefacts: an untrained teacher, a student of one step, and their pictures."""
-    root = tmp_path_factory.mktemp("shelf")
-    torch.manual_seed(0)
-    for name in ("teacher", "student"):
-        denoiser = Denoiser(nets.unet("tiny"), schedule.cosine(), "v", patch=4)
-        store.save(denoiser.eval(), root / name, {"name": name, "what": "untrained"})
-    explorer.build("teacher", root, **SMALL)
-    explorer.build("student", root, samplers=("DDIM",), guidances=(0.0,), steps=(1,))
-    return root
-
-
-def test_explorer_loads_what_it_built(shelf):
-    frames, axes = explorer.load(["teacher"], shelf)
-    assert axes == {"model": ["teacher"], "sampler": ["DDIM", "DDPM"], "digit": [str(i) for i in range(10)],
-                    "guidance": ["0", "1"], "steps": ["1", "3"]}
-    assert torch.equal(255 - frames[0], explorer.compute(store.load("teacher", root=shelf), **SMALL))
-
-
-def test_explorer_card_fits_its_picture(shelf):
-    card = explorer.card("teacher", shelf)
-    assert card["model_sha256"] == store.card("teacher", shelf)["sha256"]
-    rows, columns = 2 * 10 * 2, 2
-    assert Image.open(shelf / "explorer" / "teacher.png").size == (columns * 28, rows * 28)
-
-
-def test_samplers_agree_at_one_step_and_part_later(shelf):
-    frames, axes = explorer.load(["teacher"], shelf)
-    ddim, ddpm = (widgets.pick(frames, axes, sampler=name) for name in axes["sampler"])
-    assert torch.equal(ddim[..., 0, :, :], ddpm[..., 0, :, :])
-    assert not torch.equal(ddim[..., 1, :, :], ddpm[..., 1, :, :])
-
-
-def test_explorer_shows_a_one_step_student_beside_its_teacher(shelf):
-    frames, axes = explorer.load(["teacher", "student"], shelf)
-    assert axes["model"] == ["teacher", "student (1 step)"] and frames.shape == (2, 2, 10, 2, 2, 28, 28)
-    assert (frames[1] == frames[1][:1, :, :1, :1]).all()
-    for panels in (None, "model"):
-        assert explorer.show(["teacher", "student"], shelf, panels, digit=7).html
-
-
-def test_explorer_names_what_is_wrong(shelf):
-    with pytest.raises(ValueError, match="no pictures of 'nobody' .* it has student, teacher"):
-        explorer.load(["nobody"], shelf)
-    with pytest.raises(ValueError, match="'teacher' has other values of sampler, guidance, steps than 'student'"):
-        explorer.load(["student", "teacher"], shelf)
-    with pytest.raises(ValueError, match="There is no artefact 'nobody'"):
-        explorer.build("nobody", shelf)
-
-
-def test_explorer_names_a_damaged_file(shelf, tmp_path):
-    import shutil
-
-    shutil.copytree(shelf / "explorer", tmp_path / "explorer")
-    path = tmp_path / "explorer" / "teacher.png"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(RuntimeError, match=r"teacher\.png is damaged: its SHA-256 should be [0-9a-f]{64} and is"):
-        explorer.load(["teacher"], tmp_path)
-
-
-# What ships.
-
-@pytest.fixture(scope="module")
-def shipped():
-    return explorer.load(["teacher"])
-
-
-def test_shipped_pictures_are_of_the_shipped_teacher(shipped):
-    frames, axes = shipped
-    assert explorer.card("teacher")["model_sha256"] == store.card("teacher")["sha256"], (
-        "the teacher has changed since: run python -m dmdkit explorer teacher")
-    assert tuple(map(len, axes.values())) == frames.shape[:-2] and frames.shape[-2:] == (28, 28)
-    assert axes["steps"] == [str(n) for n in explorer.STEPS] and axes["digit"] == [str(i) for i in range(10)]
-
-
-@pytest.mark.parametrize("sampler, guidance, n", [("DDIM", 0.0, 4), ("DDPM", 0.5, 2)])
-def test_shipped_teacher_draws_the_shipped_pictures(shipped, sampler, guidance, n):
-    frames, axes = shipped
-    kept = 255 - widgets.pick(frames, axes, model="teacher", sampler=sampler, guidance=f"{guidance:g}", steps=n)
-    drawn = explorer.cell(store.load("teacher"), sampler, guidance, n, explorer.card("teacher")["seed"])
-    # other machines, threads and versions round differently, so not to the bit
-    assert (kept.float() - drawn.float()).abs().mean() < 2
-
-
-def test_every_corner_of_the_live_slider_is_drawn_in_time(shipped):
-    frames, axes = shipped
-    options = {name: axes[name] for name in ("sampler", "guidance", "steps")}
-    box = widgets.live(lambda **values: explorer.draw(frames, axes, **values), options)
-    pictures = set()
-    for sampler, guidance in itertools.product(axes["sampler"], axes["guidance"]):
-        box.controls["sampler"].value, box.controls["guidance"].value = sampler, guidance
-        assert median_ms(box, axes["steps"]) < 50
-        pictures |= {explorer.draw(frames, axes, sampler=sampler, guidance=guidance, steps=n) for n in axes["steps"]}
-    # all differ, but that at one step both samplers agree
-    assert len(pictures) == len(axes["guidance"]) * (2 * len(axes["steps"]) - 1)
-
-
-# What lesson 00 says of these pictures.
-
-def difference(a, b) -> float:
-    return (a.float() - b.float()).abs().mean().item()
-
-
-def test_ddim_settles_as_the_steps_grow(shipped):
-    frames, axes = shipped
-    last = widgets.pick(frames, axes, sampler="DDIM", steps=400)
-    to_last = [difference(widgets.pick(frames, axes, sampler="DDIM", steps=n), last) for n in (1, 4, 32, 256)]
-    assert to_last == sorted(to_last, reverse=True)
-
-
-def test_one_step_gives_the_mean_of_the_class_whatever_the_noise():
-    teacher, train = store.load("teacher"), data.mnist()
-    label, z = torch.arange(10).repeat(3), torch.randn(30, 1, 28, 28)
-    mean = torch.stack([data.scale(train.pixels[train.labels == digit]).mean(0) for digit in range(10)])
-    one = teacher.generate(z, label).unflatten(0, (3, 10))
-    many = sample.last(sample.ddim(teacher, z, 16, label)).clamp(-1, 1).unflatten(0, (3, 10))
-    apart = difference(many[0], many[1])  # two digits of a class
-    for seed in range(3):
-        assert difference(one[seed], mean) < apart / 2
-        assert difference(one[seed], one[seed - 1]) < apart / 2
+        frames.player(**{"frames": stack, "axes": AXES} | change)

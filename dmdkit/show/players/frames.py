@@ -1,195 +1,150 @@
-"""Sliders: live ones in ipywidgets, and an HTML player that needs no kernel.
-
-ipywidgets' API as of version 7, core widgets only. Pictures are stacks of uint8 frames with named axes:
+"""A player over pictures, as HTML that needs no kernel. The pictures are a stack with named axes:
 
     frames  (*lengths, H, W) or (*lengths, H, W, 3) uint8
-    axes    {"sampler": ["DDIM", "DDPM"], …, "steps": ["1", "2", …]}, in the frames' order; the last is the slider
+    axes    {"sampler": ["DDIM", "DDPM"], …, "steps": ["1", "2", …]}, in the frames' order; the last
+            is the slider
 """
-import base64
-import io
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
-import ipywidgets
+import torch
+from matplotlib.axes import Axes as PlotAxes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from . import page
+from ..images import GAP, middles, tiles
+from ..style import styled, unframed, wrapped
+from . import choices, page
+from .choices import Axes
 
-Axes = dict[str, Sequence[str]]
+BESIDE, ABOVE, TALL = 340, 720, 252  # CSS pixels for panels beside or above the controls; height
+THUMBNAIL, WIDE = 56, 840  # dots that a frame of the contact sheet, and all of it, are wide
 
-
-def png(figure: Figure, dpi: int = 100, colours: int | None = None) -> bytes:
-    """A matplotlib figure as the bytes of a PNG file, in a palette of so many ``colours`` if given: a third of the
-    size. A figure made with pyplot is closed: it would show twice."""
-    from matplotlib import pyplot
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
-    pyplot.close(figure)
-    if colours:
-        image = Image.open(buffer).convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare colours
-        image.save(buffer := io.BytesIO(), "png", optimize=True)
-    return buffer.getvalue()
-
-
-def encode(pixels: Tensor, scale: int = 1) -> bytes:
-    """An image, (H, W) or (H, W, 3) uint8, as a PNG file, every pixel a block of scale × scale."""
-    image = Image.fromarray(pixels.cpu().numpy())
-    buffer = io.BytesIO()
-    how = {"optimize": True} if scale == 1 else {"compress_level": 1}  # small where it is stored, fast where it is live
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "png", **how)
-    return buffer.getvalue()
-
-
-# Live, with a kernel.
-
-def live(draw: Callable[..., bytes], options: dict[str, Sequence], start: dict | None = None,
-         n_sliders: int = 1) -> ipywidgets.VBox:
-    """A dropdown for each of ``options`` and a slider for the last ``n_sliders``, above the picture ``draw(**values)``.
-
-    Args:
-        draw: takes one value by the name of each option and returns a PNG file; under 50 ms, or precompute.
-        start: values to start from, by name; where it has none, the first option.
-    The box has ``.controls`` (widgets by name), ``.slider`` (the last of them) and ``.image``. Setting a control's
-    value in code repaints as dragging does.
-    """
-    dropdowns, sliders = list(options)[:-n_sliders], list(options)[-n_sliders:]
-    style = {"style": {"description_width": "initial"}, "layout": ipywidgets.Layout(width="max-content")}
-    start = {name: list(values)[0] for name, values in options.items()} | (start or {})
-    make = lambda kind, name, **more: kind(options=list(options[name]), value=start[name], description=name, **more)
-    controls = {name: make(ipywidgets.Dropdown, name, **style) for name in dropdowns}
-    for name in sliders:
-        controls[name] = make(ipywidgets.SelectionSlider, name, continuous_update=True, style=style["style"],
-                              layout=ipywidgets.Layout(width="460px", max_width="100%"))
-    image = ipywidgets.Image(value=draw(**start), format="png", layout=ipywidgets.Layout(max_width="100%"))
-
-    def repaint(change):
-        image.value = draw(**{name: control.value for name, control in controls.items()})
-
-    for control in controls.values():
-        control.observe(repaint, names="value")
-    rows = [ipywidgets.HBox([controls[name] for name in dropdowns]), *(controls[name] for name in sliders), image]
-    box = ipywidgets.VBox(rows, layout=ipywidgets.Layout(align_items="flex-start"))  # else the picture is stretched
-    box.controls, box.slider, box.image = controls, controls[sliders[-1]], image
-    return box
-
-
-def frames_slider(frames: Sequence[bytes], values: Sequence, description: str) -> ipywidgets.VBox:
-    """A slider over ``values`` above the picture that belongs to each; ``frames`` are PNG files, one a value.
-
-    The box has ``.slider`` and ``.image``; setting ``box.slider.value`` in code repaints as dragging does.
-    Raises ValueError unless there is exactly one frame a value, and at least one.
-    """
-    values, frames = list(values), list(frames)
-    if len(frames) != len(values) or not frames:
-        raise ValueError(f"frames_slider needs one frame a value; got {len(frames)} frames and {len(values)} values.")
-    return live(lambda **chosen: frames[values.index(chosen[description])], {description: values})
-
-
-# Stacks of frames with named axes.
 
 def check_axes(frames: Tensor, axes: Axes) -> None:
-    """Raises ValueError unless frames are uint8, shaped as the lengths of ``axes`` and then (H, W) or (H, W, 3)."""
+    """Raises ValueError unless frames are uint8, shaped as the lengths of ``axes`` and then (H, W)
+    or (H, W, 3)."""
     lengths = tuple(len(values) for values in axes.values())
     rest = tuple(frames.shape[len(axes):])
-    if str(frames.dtype) != "torch.uint8" or not axes or tuple(frames.shape[:len(axes)]) != lengths or not (
-            len(rest) == 2 or len(rest) == 3 and rest[-1] == 3):
-        raise ValueError(f"frames must be uint8 of shape {lengths + ('H', 'W')} for the axes "
-                         f"{', '.join(axes) or '(none)'}; got {frames.dtype} of {tuple(frames.shape)}.")
+    pictures = len(rest) == 2 or len(rest) == 3 and rest[-1] == 3
+    leading = tuple(frames.shape[:len(axes)]) == lengths
+    if frames.dtype != torch.uint8 or not axes or not leading or not pictures:
+        raise ValueError(f"frames must be uint8 of shape {(*lengths, 'H', 'W')} for the axes "
+                         f"{', '.join(axes) or '(none)'}, with a last dimension of 3 if in "
+                         f"colour; got {frames.dtype} of {tuple(frames.shape)}.")
 
 
 def pick(frames: Tensor, axes: Axes, **values) -> Tensor:
-    """The frames at the named values; axes that are not named stay. Raises ValueError for an unknown name or value."""
-    entries = {name: [str(entry) for entry in axis] for name, axis in axes.items()}
-    for name, value in values.items():
-        if str(value) not in entries.get(name, []):
-            raise ValueError(f"There is no {name} = {value}; there is " + "; ".join(
-                f"{axis} in {', '.join(known)}" for axis, known in entries.items()) + ".")
-    return frames[tuple(entries[name].index(str(values[name])) if name in values else slice(None) for name in axes)]
+    """The frames at the named values; axes that are not named stay. Raises ValueError for an
+    unknown name or value."""
+    choices.check_values(axes, values)
+    index = []
+    for name, entries in axes.items():
+        known = [str(entry) for entry in entries]
+        index.append(known.index(str(values[name])) if name in values else slice(None))
+    return frames[tuple(index)]
 
 
-def grid(frames: Tensor, gap: int = 1) -> Tensor:
-    """(rows, columns, H, W[, 3]) → one image, frames ``gap`` white pixels apart."""
+def sheet(frames: Tensor, gap: int = 1) -> Tensor:
+    """(rows, columns, H, W[, 3]) uint8 → one image, frames ``gap`` white pixels apart."""
     rows, columns, height, width, *colour = frames.shape
-    sheet = frames.new_full((rows * (height + gap) - gap, columns * (width + gap) - gap, *colour), 255)
-    for r in range(rows):
-        for c in range(columns):
-            sheet[r * (height + gap):, c * (width + gap):][:height, :width] = frames[r, c]
-    return sheet
+    cells = frames.reshape(rows * columns, height, width, -1).permute(0, 3, 1, 2)
+    tiled = tiles(cells, columns, gap, white=255)  # it has a gap around it, too
+    whole = tiled[:, gap:tiled.shape[1] - gap, gap:tiled.shape[2] - gap].permute(1, 2, 0)
+    return whole if colour else whole[..., 0]
 
 
+def of_images(images: Tensor) -> Tensor:
+    """Images (…, 1 or 3, H, W) uint8 as frames: grey ones as ink, dark on white."""
+    if images.shape[-3] == 1:
+        return 255 - images.squeeze(-3)
+    return images.movedim(-3, -1)
+
+
+@styled
 def contact_sheet(frames: Tensor, axes: Axes, rows: str, title: str = "", **values) -> Figure:
-    """All values of the slider, a column each, for every entry of the axis ``rows``; the other axes at ``values``."""
+    """The values of the slider, a column each, for every entry of the axis ``rows``; the other axes
+    at ``values``, or their first. Where not all columns fit, some of them, evenly spread. Raises
+    ValueError for an axis or a value that there is not."""
+    check_axes(frames, axes)
+    choices.check_names(axes, [rows])
     slider = list(axes)[-1]
-    rest = {name: values.get(name, axes[name][0]) for name in axes if name not in (rows, slider)}
-    chosen = pick(frames, axes, **rest)
-    height, width = frames.shape[len(axes):][:2]
-    names, chosen = ([""], chosen[None]) if rows == slider else (axes[rows], chosen)
-    sheet, zoom, left, top = grid(chosen, gap=2).numpy(), max(1, 56 // width), 70, 60
-    size = sheet.shape[1] * zoom + left + 10, sheet.shape[0] * zoom + top + 10
-    figure = Figure((size[0] / 100, size[1] / 100), dpi=100)  # placed by hand, pixel on pixel
-    plot = figure.add_axes((left / size[0], 10 / size[1], 1 - (left + 10) / size[0], 1 - (top + 10) / size[1]))
-    plot.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
-    plot.set_xticks([(width + 2) * i + width / 2 for i in range(len(axes[slider]))], axes[slider])
-    plot.set_yticks([(height + 2) * i + height / 2 for i in range(len(names))], names)
+    chosen = {name: values.get(name, axes[name][0]) for name in axes if name not in (rows, slider)}
+    shown, names = pick(frames, axes, **chosen), axes[rows]
+    if rows == slider:
+        shown, names = shown[None], [""]
+    height, width = shown.shape[2:4]
+    zoom = max(1, THUMBNAIL // width)
+    columns = _spread(len(axes[slider]), WIDE // (width * zoom + GAP))
+    plot = _placed(sheet(shown[:, columns], GAP), zoom, title)
+    plot.set_xticks(middles(len(columns), width, GAP, 0), [axes[slider][i] for i in columns])
+    plot.set_yticks(middles(len(names), height, GAP, 0), names)
     plot.xaxis.tick_top()
     plot.xaxis.set_label_position("top")
-    plot.tick_params(length=0, labelsize=9)
     plot.set(xlabel=slider, ylabel="" if rows == slider else rows)
-    plot.set_title(title, fontsize=12)
-    plot.spines[:].set_visible(False)
-    return figure
+    unframed(plot)
+    return plot.figure
 
 
-# Without a kernel.
+def _spread(n: int, most: int) -> list[int]:
+    """At most so many of 0 … n − 1, first and last among them, and evenly spread."""
+    count = min(n, max(2, most))
+    return torch.linspace(0, n - 1, count).round().int().tolist()
 
-class Bundle(NamedTuple):
-    """What a notebook stores of a player: HTML for Jupyter, a PNG for GitHub and PDF, a line of text for the rest."""
-    html: str
-    png: bytes
-    text: str
 
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return {"text/html": self.html, "image/png": base64.b64encode(self.png).decode(), "text/plain": self.text}
+def _placed(picture: Tensor, zoom: int, title: str) -> PlotAxes:
+    """A picture in a figure of its own, every pixel a block of zoom × zoom, with room for names."""
+    left, top, edge = 70, 60, 10
+    tall, wide = picture.shape[0] * zoom, picture.shape[1] * zoom
+    width, height = wide + left + edge, tall + top + edge
+    figure = Figure((width / 100, height / 100))
+    plot = figure.add_axes((left / width, edge / height, wide / width, tall / height))
+    plot.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255, aspect="auto")
+    plot.set_title(wrapped(title, width / 100))
+    return plot
 
 
 def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str | None = None,
-           rows: str | None = None, captions: Sequence[str] = (), title: str = "") -> Bundle:
-    """A self-contained HTML player over frames: a slider over the last axis, buttons or a menu for each other axis.
+           rows: str | None = None, caption: Callable[..., str] | None = None,
+           title: str = "") -> page.Bundle:
+    """A self-contained HTML player over frames: a slider over the last axis, buttons or a menu for
+    each other axis.
 
     Args:
         frames, axes: see the top of this file. An axis of one entry gets no control.
         start: values to start from, by axis; elsewhere the first, and for the slider the last.
         panels: an axis whose entries are shown side by side instead of chosen.
-        rows: the axis down the static contact sheet; as a rule ``panels``, or the first with a choice.
-        captions: a line for each position of the slider.
-    Display it as the last expression of a cell. Raises ValueError for frames, axes or values that do not fit.
+        rows: the axis down the static contact sheet; as a rule ``panels``, or the first with a
+            choice.
+        caption: takes a value by the name of each axis, and returns the line below the number.
+    Display it as the last expression of a cell. Raises ValueError for frames, axes or values that
+    do not fit.
     """
     check_axes(frames, axes)
-    axes = {name: [str(value) for value in values] for name, values in axes.items()}
-    for name in (panels, rows):
-        if name is not None and name not in axes:
-            raise ValueError(f"There is no axis {name!r}; there are {', '.join(axes)}.")
+    axes = choices.named(axes)
+    choices.check_names(axes, [panels, rows])
     slider = list(axes)[-1]
-    start = {name: values[-1 if name == slider else 0] for name, values in axes.items()} | (start or {})
-    pick(frames, axes, **start)
-    if captions and len(captions) != len(axes[slider]):
-        raise ValueError(f"captions must be one a position of {slider}: {len(axes[slider])}; got {len(captions)}.")
+    at = choices.positions(axes, start, at_end=slider)
     rows = rows or panels or next((name for name in axes if len(axes[name]) > 1), slider)
-    figure = contact_sheet(frames, axes, rows, title, **{k: v for k, v in start.items() if k not in (rows, slider)})
+    chosen = {name: axes[name][i] for name, i in zip(axes, at) if name not in (rows, slider)}
+    still = page.png(contact_sheet(frames, axes, rows, title, **chosen))
+    spec = {"axes": list(axes.items()), "at": at, "title": title,
+            "captions": choices.captions(axes, caption), **_pictures(frames, axes, panels)}
+    return page.bundle(spec, still, ["frames.js"], choices.summary(title or "Player", axes))
+
+
+def _pictures(frames: Tensor, axes: dict[str, list[str]], panels: str | None) -> dict:
+    """All frames in one picture, and how the script shows them."""
     height, width = frames.shape[len(axes):][:2]
-    flat = frames.reshape(-1, len(axes[slider]), *frames.shape[len(axes):])
-    n_panels = 1 if panels is None else len(axes[panels])
-    room = 340 if n_panels < 3 else 720  # CSS pixels: beside the controls, or above them
-    spec = {"axes": list(axes.items()), "at": [axes[name].index(str(start[name])) for name in axes], "width": width,
-            "height": height, "scale": max(1, min(252 // height, room // n_panels // width)), "title": title,
-            "panels": -1 if panels is None else list(axes).index(panels), "captions": list(captions),
-            "sprite": page.uri(encode(grid(flat, gap=0)))}
-    still = png(figure)
-    return Bundle(page.make(spec, still, page.FRAMES), still,
-                  f"{title or 'Player'}: " + ", ".join(f"{name} {' '.join(axes[name])}" for name in axes))
+    *_, stops = axes.values()
+    rows = frames.reshape(-1, len(stops), *frames.shape[len(axes):])
+    return {"width": width, "height": height,
+            "panels": -1 if panels is None else list(axes).index(panels),
+            "scale": _scale(width, height, 1 if panels is None else len(axes[panels])),
+            "sprite": page.uri(page.encode(sheet(rows, gap=0)))}
+
+
+def _scale(width: int, height: int, n_panels: int) -> float:
+    """How large a pixel of a frame is shown, in CSS pixels: as large as there is room for."""
+    aspect = n_panels * width / height
+    room = BESIDE if aspect <= 2 else ABOVE  # what is wider stands above the controls
+    return round(min(TALL / height, room / n_panels / width), 3)

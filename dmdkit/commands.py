@@ -1,0 +1,230 @@
+"""The verbs of the command line, one function each; of several processes only the first speaks."""
+import argparse
+import json
+import math
+import os
+from dataclasses import fields
+
+from . import files, store
+from .data import ROOT, RUNS
+
+DRAWN = {"images": 5000, "noise": "selection", "seed": 0}  # what ``evaluate`` does unless told
+EVALUATIONS_A_SECOND = 500  # of the kit's own network on one CPU core, measured
+
+
+def say(text: str) -> None:
+    """Print a line, from the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def listed(arguments: argparse.Namespace) -> None:
+    """What ships, a line each; a damaged card is told in its line."""
+    found = store.names(ROOT)
+    if not found:
+        raise RuntimeError(f"There are no artefacts in {ROOT}. Point the environment variable "
+                           "DMDKIT_DATA at the clone's data folder.")
+    for name in found:
+        try:
+            what = store.card(name).get("what", "")
+        except RuntimeError as error:
+            what = f"cannot be read: {error}"
+        say(f"{name:28} {what}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train an artefact by its recipe."""
+    from . import train as training
+    from .experiments import build, runner
+
+    recipe, name = build.recipe(arguments.name), arguments.name
+    if arguments.steps is not None:
+        recipe = recipe.changed(n_steps=arguments.steps)
+    if arguments.pairs is not None:
+        recipe = _with_pairs(name, recipe, arguments.pairs)
+    out = arguments.out or RUNS
+    device = training.accelerator(arguments.cpu).device
+    say(f"Training {name}: {recipe.n_steps:,} steps of {recipe.batch_size} on {device}, into "
+        f"{out / name}. {_took(name)}")
+    folder = runner.train_artefact(name, recipe, out, resume=arguments.resume,
+                                   overwrite=arguments.overwrite, cpu=arguments.cpu)
+    say(f"Written to {folder}. Measure it: python -m dmdkit evaluate {name} --root {out}")
+
+
+def _with_pairs(name: str, recipe, n: int):
+    if not getattr(recipe.method, "n_pairs", 0):
+        raise ValueError(f"{name!r} is trained without pairs; leave their number out.")
+    if n < 1:
+        raise ValueError(f"The number of pairs must be at least 1; got {n}.")
+    return recipe.changed(n_pairs=n)
+
+
+def _took(name: str) -> str:
+    if name not in store.names(ROOT):
+        return "None ships, so nothing is known of the time."
+    card = store.card(name)
+    return (f"The one that ships took {card['wall_time_s'] / 60:.0f} min for its "
+            f"{card['recipe']['n_steps']:,} steps, on {card['device']}.")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure an artefact."""
+    from . import train as training
+    from .experiments import build
+    from .experiments import evaluate as measuring
+
+    name, recipe, root = arguments.name, build.recipe(arguments.name), arguments.root or ROOT
+    samplings, drawn = _samplings(arguments, recipe), _drawn(arguments, recipe)
+    device = training.accelerator(arguments.cpu).device
+    store.card(name, root)  # an unknown name is refused before anything is said or written
+    if arguments.save:
+        files.check_writable(root / name)
+    say(_announced(name, samplings, drawn["n"], device))
+    for entry in measuring.evaluate(name, recipe.task, samplings, root=root, device=device,
+                                    **drawn):
+        say(json.dumps(entry, ensure_ascii=False))
+        if arguments.save:
+            measuring.save(name, entry, root)
+
+
+def _drawn(arguments: argparse.Namespace, recipe) -> dict:
+    """How many samples are drawn, and from which noise."""
+    given = {name: getattr(arguments, name) for name in DRAWN
+             if getattr(arguments, name) is not None}
+    if given and not recipe.samplings:
+        raise ValueError(f"{arguments.name!r} is a classifier, measured on all of the test data; "
+                         f"leave --{next(iter(given))} out.")
+    found = DRAWN | given
+    if not 0 <= found["seed"] < 2**31:
+        raise ValueError(f"--seed must be a whole number from 0 to {2**31 - 1}; got "
+                         f"{found['seed']}.")
+    if found["images"] < 1:
+        raise ValueError(f"--images must be at least 1; got {found['images']}.")
+    return {"n": found["images"], "purpose": found["noise"], "seed": found["seed"]}
+
+
+def _samplings(arguments: argparse.Namespace, recipe) -> tuple:
+    """The recipe's ways to draw, or the one of the command line."""
+    from .experiments.evaluate import Sampling
+
+    given = {field.name: getattr(arguments, field.name) for field in fields(Sampling)
+             if hasattr(arguments, field.name)}
+    if not given:
+        return recipe.samplings
+    if not recipe.samplings:
+        raise ValueError(f"{arguments.name!r} is a classifier: it draws nothing, so leave the "
+                         "sampler's settings out.")
+    missing = [option for option, name in (("--sampler", "sampler"), ("--steps", "n_steps"))
+               if name not in given]
+    if missing:
+        first = next(iter(given)).replace("_", "-").replace("n-steps", "steps")
+        raise ValueError(f"--{first} is a setting of one sampler; give {' and '.join(missing)} "
+                         "with it.")
+    if "interval" in given:
+        given["interval"] = tuple(given["interval"])
+    return (Sampling(**given),)
+
+
+def _announced(name: str, samplings: tuple, n: int, device) -> str:
+    if not samplings:
+        return f"Measuring {name} on the test data, on {device}: seconds."
+    evaluations = n * sum(how.evaluations for how in samplings)
+    minutes = max(1, round(evaluations / EVALUATIONS_A_SECOND / 60))
+    return (f"Measuring {name}: {n:,} samples by each of {len(samplings)} samplers, on {device}: "
+            f"{evaluations:,} network evaluations, about {minutes:,} min on one CPU core. "
+            f"Finished batches are kept in {RUNS}.")
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """Run a lesson's comparisons."""
+    from .experiments import build
+    from .experiments import study as studies
+
+    one = build.study_of(arguments.lesson)
+    names = arguments.only or list(one.recipes)
+    for name in names:
+        one.recipe(name)  # refuses an unknown one before anything is said
+    runs = sum(one.runs_of(name) for name in names)
+    say(f"Study of lesson {arguments.lesson}: {runs} runs of {len(names)} settings; all of them "
+        f"take about {one.hours:g} h on two CPU cores. Finished runs are kept.")
+    say(f"Written to {studies.build(one, arguments.only)}.")
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Time a training step, and a student's sampling."""
+    from . import train as training
+    from .experiments import benchmark as timing
+    from .experiments import build
+    from .methods.distillation import Distillation
+
+    every = arguments.name == "all"
+    shipped = [name for name in build.RECIPES if name in store.names(ROOT)]
+    names = shipped if every else [arguments.name]
+    build.recipe(names[0])
+    if arguments.save and names[0] not in shipped:
+        raise ValueError(f"{names[0]!r} does not ship, so it has no card to save to: leave --save "
+                         "out.")
+    accelerator = training.accelerator(arguments.cpu)
+    say(f"Timing {', '.join(names)} on {accelerator.device}: under a minute each.")
+    for name in names:
+        recipe = build.recipe(name)
+        found = {"throughput": timing.benchmark(recipe, accelerator)}
+        if isinstance(recipe.method, Distillation) and name in store.names(ROOT) and not every:
+            found["speed"] = timing.speed(name, recipe, accelerator)
+        say(json.dumps({name: found}, indent=1, ensure_ascii=False))
+        if arguments.save:
+            _put(name, found)
+
+
+def _put(name: str, found: dict) -> None:
+    """Put entries onto a card, each whole in place of the one that was there."""
+    def change(card: dict) -> dict:
+        return card | found
+
+    store.change_card(name, change)
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Make again what is out of date."""
+    from .experiments import build as building
+
+    found = list(building.plan(arguments.names or None))
+    if not found:
+        say("All is up to date.")
+    for target, why in found:
+        say(f"{target.name}: {why} ({_about(target.minutes)})")
+    if arguments.plan:
+        return
+    for target, _ in found:
+        building.check_runs(target.name)
+    for target, _ in found:
+        say(f"Making {target.name} …")
+        target.make()
+        if target.name == "explorer":
+            _readme_picture()
+
+
+def _readme_picture() -> None:
+    """README's picture: every digit of the teacher at every number of steps."""
+    from . import files
+    from .experiments import explorer
+    from .show.players import frames, page
+
+    pictures, axes = explorer.load(["teacher"])
+    chosen = frames.pick(pictures, axes, model="teacher")
+    del axes["model"]
+    sheet = frames.contact_sheet(chosen, axes, rows="digit", sampler="DDIM", guidance="0.5",
+                                 title="One noise a row, ever more steps")
+    path = ROOT / "explorer" / "teacher-contact-sheet.png"
+    files.write_atomically(path, page.png(sheet))
+
+
+def _about(minutes: float) -> str:
+    """A time in words."""
+    if math.isnan(minutes):
+        return "how long it takes is not known"
+    return f"about {minutes:.0f} min on two CPU cores" if minutes >= 1 else "under a minute"
+
+
+VERBS = {"list": listed, "train": train, "evaluate": evaluate, "study": study,
+         "benchmark": benchmark, "build": build}

@@ -1,0 +1,2 @@
+"""Pictures: values in, a matplotlib Figure or a player out. Nothing here computes, trains or
+stores."""

@@ -1,0 +1,46 @@
+"""The step explorer: one noise a class, sampled in every way. The pictures are computed and stored
+by ``experiments.explorer``; here are its player and its live picture."""
+from torch import Tensor
+
+from . import choices, frames, page
+from .choices import Axes
+
+
+def player(pictures: Tensor, axes: Axes, panels: str | None = None, **start) -> page.Bundle:
+    """The player over the explorer's pictures.
+
+    Args:
+        pictures: (model, sampler, class, guidance, steps, H, W[, 3]) uint8; axes: theirs, with a
+            "model", a "guidance" and the "steps" last.
+        panels: an axis to show side by side; start: values to start from, ``digit=3`` say.
+    Raises ValueError for axes or values that do not fit.
+    """
+    choices.check_names(axes, ["model", "guidance"])
+    guidances = axes["guidance"]
+    start = {"guidance": guidances[min(1, len(guidances) - 1)]} | start
+    kind = list(axes)[2]
+    chosen = f"{kind.capitalize()} {start.get(kind, axes[kind][0])}"
+    return frames.player(pictures, axes, start=start, panels=panels, rows="guidance",
+                         caption=calls if panels is None else calls_side_by_side,
+                         title=f"{chosen} from one noise, at every number of steps")
+
+
+def calls(steps: str, guidance: str, model: str = "", **others: str) -> str:
+    """How often a picture's network was called; a model of one step says so in its name."""
+    if model.endswith("(1 step)"):
+        return "1 network call a picture"
+    n = int(steps) * (1 if float(guidance) == 0 else 2)
+    return f"{n} network call{'' if n == 1 else 's'} a picture"
+
+
+def calls_side_by_side(steps: str, guidance: str, **others: str) -> str:
+    """The same, where students of one step stand beside their teacher."""
+    return f"{calls(steps, guidance)}; 1 where the name says 1 step"
+
+
+def draw(pictures: Tensor, axes: Axes, columns: int = 5, scale: int = 4, **values) -> bytes:
+    """All classes at one setting as a PNG file, in rows of ``columns``: what a live slider paints,
+    in a few ms. Raises ValueError for a value that there is not."""
+    shown = frames.pick(pictures, axes, **{"model": axes["model"][0], **values})
+    rows = shown.unflatten(0, (-1, columns))
+    return page.encode(frames.sheet(rows, gap=1), scale)

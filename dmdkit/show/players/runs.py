@@ -1,0 +1,190 @@
+"""Players over stored runs. A run is what was kept of a training: "steps" (F,), the generator's
+updates when it was looked at, and "snapshots", tensors (F, …) by name."""
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ... import noise
+from .. import plane
+from ..plane import Panel, View
+from . import fields, frames, page
+
+SHADES = 16  # of each colour are kept: half the size
+SHOWN = 50   # points whose difference of scores is drawn
+
+Runs = Mapping[str, Mapping]
+
+
+def chosen(runs: Runs, names: Sequence[str]) -> list[Mapping]:
+    """The runs of these names. Raises ValueError for none, for an unknown name, and for runs that
+    were not looked at equally often."""
+    if not names:
+        raise ValueError(f"Name at least one run; there are {', '.join(runs)}.")
+    for name in names:
+        if name not in runs:
+            raise ValueError(f"There is no run {name!r}; there are {', '.join(runs)}.")
+        if len(runs[name]["steps"]) != len(runs[names[0]]["steps"]):
+            raise ValueError(f"{name!r} was not looked at as often as {names[0]!r}: a player has "
+                             "one slider for all of its runs.")
+    return [runs[name] for name in names]
+
+
+def updates(kept: Sequence[Mapping]) -> list[str]:
+    """The updates after which runs were looked at, which they must have in common: else raises
+    ValueError."""
+    steps = kept[0]["steps"].tolist()
+    for run in kept:
+        if run["steps"].tolist() != steps:
+            raise ValueError("These runs were looked at after different updates, so they cannot "
+                             "share a slider; choose runs of the same length.")
+    return [str(step) for step in steps]
+
+
+# Trainings with snapshots
+
+def samples(runs: Runs, names: Sequence[str], title: str = "", slider: str = "update",
+            n: int = 10) -> page.Bundle:
+    """The first n samples of each of the runs ``names`` over training, always of the same noise:
+    buttons for the run and a slider over the generator's updates, or with slider="setting" the
+    other way round.
+
+    runs: by name, with snapshots' "samples": images (F, N, H, W) or (F, N, C, H, W) uint8, or
+    points (F, N, 2). Raises ValueError for names that ``chosen`` refuses,
+    and runs that ``updates`` does.
+    """
+    kept = chosen(runs, names)
+    axes = {"setting": list(names), "update": updates(kept)}
+    stack = torch.stack([run["snapshots"]["samples"][:, :n] for run in kept])  # (R, F, n, …)
+    if stack.shape[-1] == 2:
+        return fields.player([Panel("samples", points=stack)], axes, menus=["setting"], title=title)
+    pictures = sheets(stack)
+    rows = "setting" if len(names) > 1 else "update"
+    start = {"update": axes["update"][-1]}
+    if slider == "setting":
+        axes = {"update": axes["update"], "setting": axes["setting"]}
+        pictures, rows = pictures.transpose(0, 1), "update"
+    return frames.player(pictures, axes, start=start, rows=rows, title=title)
+
+
+def sheets(images: Tensor, columns: int = 5) -> Tensor:
+    """Images (R, F, n, [C,] H, W) uint8 → a frame of all n for each run and step."""
+    if images.ndim == 5:
+        images = images[:, :, :, None]
+    width = 256 // SHADES + 1
+    shown = frames.of_images(images // width * width)
+    missing = -shown.shape[2] % columns
+    white = torch.full_like(shown[:, :, :1], 255).expand(-1, -1, missing, *shown.shape[3:])
+    cells = torch.cat([shown, white], 2).unflatten(2, (-1, columns))
+    return torch.stack([torch.stack([frames.sheet(step) for step in run]) for run in cells])
+
+
+# Trainings in the plane, several copies at once
+
+def progress(steps: Tensor) -> list[str]:
+    """Updates so far as shares of the whole training, exact enough to tell them apart."""
+    for digits in range(5):
+        shares = [f"{step / int(steps[-1]):.{digits}%}" for step in steps.tolist()]
+        if len(set(shares)) == len(shares):
+            break
+    return shares
+
+
+def points(runs: Runs, names: Sequence[str], menu: str, density: Tensor, n_modes: int,
+           title: str = "") -> page.Bundle:
+    """The points of several copies of each of the runs ``names`` over training, a panel a copy;
+    buttons for the run and a slider over training.
+
+    Args:
+        runs: by name, with snapshots' "points" (F, C, m, 2) and, of all copies, "modes" and
+            "distance", the Wasserstein one, (F, copies).
+        menu: what the runs differ in; where a name starts with it, the button leaves it out.
+        density: of the data, (h, h), as ``plane.density`` gives it; n_modes: how many it has.
+    Raises ValueError for names that ``chosen`` refuses.
+    """
+    kept = dict(zip((name.removeprefix(menu).strip(" :") for name in names), chosen(runs, names)))
+    stack = torch.stack([run["snapshots"]["points"] for run in kept.values()])  # (R, F, C, m, 2)
+    panels = [Panel(f"run {i + 1}", points=stack[:, :, i], density=density[None, None])
+              for i in range(stack.shape[2])]
+    return fields.player(panels, _axes(kept, menu), menus=[menu], title=title, sheet=menu,
+                         caption=_caption(kept, menu, partial(of_all, n_modes=n_modes)))
+
+
+def of_all(seen: Mapping, frame: int, n_modes: int) -> str:
+    """What a snapshot says of all copies."""
+    covered, far = seen["modes"][frame].float(), seen["distance"][frame]
+    return (f"mean of {len(covered)} runs: {covered.mean():.1f} of {n_modes} modes covered · "
+            f"Wasserstein distance {far.mean():.2f}")
+
+
+def scores(runs: Runs, names: Sequence[str], real, times: Sequence[int], at: Tensor,
+           menu: str = "objective", title: str = "", start: dict | None = None) -> page.Bundle:
+    """Three linked panels of the runs ``names``: the real score, the fake score, and their
+    difference at the first copy's points; buttons for the run, sliders over training and t.
+
+    Args:
+        runs: by name, with snapshots' "points" (F, C, m, 2), "fake" (F, T, n, 2), the fake score's
+            arrows, "push" (F, T, m, 2), the difference at the points, and "modes" and "distance",
+            the Wasserstein one, (F, copies).
+        real: the data's exact denoiser, a ``score.Exact`` of a mixture.
+        times: the T noise levels; at: (n, 2), where the arrows of a score stand.
+        menu: what the runs differ in; a button shows a name's part after ": ".
+        start: values to start from, by axis: ``menu``, "training" and "t".
+    Raises ValueError for names that ``chosen`` refuses.
+    """
+    kept = dict(zip((name.split(": ")[-1] for name in names), chosen(runs, names)))
+    panels = _linked([run["snapshots"] for run in kept.values()], real, times, at)
+    start = {"t": times[min(1, len(times) - 1)]} | (start or {})
+    say = partial(of_first, n_modes=len(real.data.means))
+    return fields.player(panels, _axes(kept, menu) | {"t": times}, menus=[menu], title=title,
+                         start=start, caption=_caption(kept, menu, say), view=View(cap=1.0),
+                         sheet=menu)
+
+
+def of_first(seen: Mapping, frame: int, n_modes: int) -> str:
+    """What a snapshot says of the first copy."""
+    return (f"modes covered: {seen['modes'][frame, 0]} of {n_modes} · "
+            f"Wasserstein distance {seen['distance'][frame, 0]:.2f}")
+
+
+def _axes(kept: dict[str, Mapping], menu: str) -> dict[str, list[str]]:
+    first = next(iter(kept.values()))
+    return {menu: list(kept), "training": progress(first["steps"])}
+
+
+def _caption(kept: dict[str, Mapping], menu: str,
+             say: Callable[[Mapping, int], str]) -> Callable[..., str]:
+    """What is said of the run and the share of the training that were chosen."""
+    training = _axes(kept, menu)["training"]
+
+    def caption(**at: str) -> str:
+        return say(kept[at[menu]]["snapshots"], training.index(at["training"]))
+
+    return caption
+
+
+def _linked(seen: list[Mapping], real, times: Sequence[int], at: Tensor) -> list[Panel]:
+    """The panels of both scores and of their difference, of several runs' snapshots."""
+    # (R, F, 1, m, 2): the points do not depend on t
+    x = torch.stack([one["points"][:, 0, :SHOWN] for one in seen]).float()[:, :, None]
+    g = noise.generator("pictures", 0, 4)  # not the stream that the points were made of
+    eps = torch.randn(x.shape[-2:], generator=g).expand_as(x)
+    noised = torch.cat([real.schedule.noise(x, t, eps) for t in times], 2)
+    arrows = torch.stack([plane.arrows(real, t, at) for t in times])
+    behind = torch.stack([_density(real, t) for t in times])
+    fake = torch.stack([one["fake"] for one in seen]).float()
+    push = torch.stack([one["push"][:, :, :SHOWN] for one in seen]).float()
+    grid = at[None, None, None]
+    return [Panel("real score, and the points noised to t", grid, arrows[None, None], noised,
+                  behind[None, None]),
+            Panel("fake score", grid, fake),
+            Panel("difference, at the points", x, push, x, _density(real, -1)[None, None, None])]
+
+
+def _density(real, t: int) -> Tensor:
+    """The density of the data, noised to t; t = −1: of the data themselves."""
+    def log_density(points: Tensor) -> Tensor:
+        return real.data.log_density(points, *real.schedule.at(t, points[:1]))
+
+    return plane.density(log_density)

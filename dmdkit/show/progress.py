@@ -1,0 +1,170 @@
+"""Trainings: as they go on, the loss and the samples so far; and several of them over their steps.
+Each function takes values and returns a matplotlib Figure. Samples are images of any shape or
+points of the plane."""
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .curves import plot_curve
+from .images import mosaic
+from .plane import Panel, View, plot_panel, plot_plane
+from .style import (BASELINE, BLUE, WIDEST, coloured, new_figure, plain_log, side_by_side, styled)
+
+UPDATES = "updates of the generator"
+
+
+def are_points(samples: Tensor) -> bool:
+    """Whether samples are points of the plane, (N, 2), and not images."""
+    return samples.ndim == 2
+
+
+def as_images(samples: Tensor) -> Tensor:
+    """Images as (N, C, H, W), also where grey ones were kept as (N, H, W)."""
+    return samples[:, None] if samples.ndim == 3 else samples
+
+
+def plot_samples(axes: Axes, samples: Tensor, title: str = "", columns: int | None = None) -> None:
+    """Images as a grid, of about as many rows as columns unless given; or points of the plane."""
+    if are_points(samples):
+        axes.scatter(*samples.T.float().numpy(force=True), s=4, color=BLUE, linewidths=0)
+        plot_plane(axes, title)
+        return
+    columns = columns or math.ceil(math.sqrt(len(samples)))
+    axes.imshow(mosaic(as_images(samples), columns))
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+@styled
+def training(losses: Sequence[float], grown: dict[int, Tensor], total: int,
+             rows: int = 5) -> Figure:
+    """A training in progress: the loss a step, and by step the samples drawn from one noise after
+    it, images (N, C, H, W) or points (N, 2).
+
+    total: steps of the whole training. ``rows`` of samples have room, so that a figure that is
+    redrawn in place does not jump.
+    """
+    rows = max(rows, len(grown))
+    height = 2.9 + 0.62 * rows
+    figure = new_figure(WIDEST, height)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.9, height - 2.9))
+    title = f"Step {len(losses)} of {total}: the loss falls fast, then slowly; look at the samples"
+    plot_curve(upper.subplots(), losses, title, smooth=25, total=total)
+    if any(are_points(samples) for samples in grown.values()):
+        _clouds(side_by_side(lower, rows), grown)
+    elif grown:
+        _rows(list(lower.subplots(rows, 1, squeeze=False)[:, 0]), grown)
+    return figure
+
+
+def _clouds(places: list[Axes], grown: dict[int, Tensor]) -> None:
+    for axes in places[len(grown):]:
+        axes.set_axis_off()
+    for axes, (step, samples) in zip(places, sorted(grown.items())):
+        plot_samples(axes, samples, f"step {step}")
+
+
+def _rows(places: list[Axes], grown: dict[int, Tensor]) -> None:
+    for axes in places[len(grown):]:
+        axes.set_axis_off()
+    for axes, (step, samples) in zip(places, sorted(grown.items())):
+        plot_samples(axes, samples, columns=len(samples))
+        axes.text(-0.01, 0.5, f"step {step}", ha="right", va="center", transform=axes.transAxes)
+
+
+@styled
+def halving(losses: Sequence[float], drawn: dict[int, Tensor], total: int, goal: Tensor,
+          title: str = "") -> Figure:
+    """A halving in progress: its loss, its samples at the first and the last of the steps in
+    ``drawn``, and ``goal``, what its teacher makes of the same noise."""
+    figure = new_figure(WIDEST, 5.4, title)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.6))
+    plot_curve(upper.subplots(), losses, smooth=10, total=total)
+    first, last = min(drawn), max(drawn)
+    shown = {f"before: update {first}": drawn[first], f"now: update {last}": drawn[last],
+             "the teacher, in twice the steps": goal}
+    for axes, (name, samples) in zip(side_by_side(lower, 3), shown.items()):
+        plot_samples(axes, samples, name)
+    return figure
+
+
+@styled
+def plane(fields: Sequence[Panel], steps: Sequence[int], distances: Sequence[float], total: int,
+          baseline: float, view: View = View(cap=1.0)) -> Figure:
+    """A training in the plane: the panels of a field (no axes) above the Wasserstein distance to
+    the data so far, with that of two samples of the data as the baseline."""
+    figure = new_figure(WIDEST, 4.9)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(3, 1.6))
+    for axes, panel in zip(side_by_side(upper, len(fields)), fields):
+        plot_panel(axes, panel, view=view)
+    axes = lower.subplots()
+    axes.plot(steps, distances, "o-", color=BLUE, markersize=3)
+    axes.axhline(baseline, **BASELINE)
+    axes.set(xlim=(0, total), ylim=(0, 1.1 * max(1.1, *distances, baseline)),
+             xlabel=UPDATES, title="Wasserstein distance to the data")
+    return figure
+
+
+# Stored trainings, several in one figure
+
+def class_imbalance(counts: Tensor) -> np.ndarray:
+    """The share of samples in classes that have too many, where all should have as many: half the
+    sum of |share − 1/classes|. counts: (F, classes); returns (F,)."""
+    shares = counts.float() / counts.sum(1, keepdim=True)
+    return ((shares - 1 / counts.shape[1]).abs().sum(1) / 2).numpy()
+
+
+@styled
+def drift(runs: dict[str, dict], real_brightness: float, title: str = "") -> Figure:
+    """Mean brightness of the samples over training, and their class imbalance. runs: by setting,
+    "steps" (F,), "brightness" (seeds, F), of which the first is thick, and the first one's
+    "snapshots" with "classes" (F, classes)."""
+    figure = new_figure(WIDEST, 3, title)
+    bright, classes = side_by_side(figure, 2)
+    for colour, name, run in coloured(runs):
+        plot_seeds(bright, run["steps"], run["brightness"], colour)
+        imbalance = class_imbalance(run["snapshots"]["classes"])
+        classes.plot(run["steps"], imbalance, color=colour, label=name)
+    bright.axhline(real_brightness, **BASELINE)
+    bright.set(title="mean brightness (dashed: real images)", xlabel=UPDATES)
+    classes.set(title="class imbalance: share in classes that have too many", xlabel=UPDATES,
+                ylim=(0, None))
+    classes.legend()
+    return figure
+
+
+def plot_seeds(axes: Axes, steps: Tensor, values: Tensor, colour: str) -> None:
+    """Values (seeds, F) over training: thick the first seed, thin the others."""
+    axes.plot(steps, values[0], color=colour)
+    for line in values[1:]:
+        axes.plot(steps, line, color=colour, linewidth=1, alpha=0.5)
+
+
+def plot_band(axes: Axes, steps: Tensor, values: Tensor, colour: str, label: str) -> None:
+    """The mean of several copies' values (F, copies), and a band from the least to the largest."""
+    values = values.numpy()
+    axes.plot(steps, values.mean(1), color=colour, label=label)
+    axes.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0)
+
+
+@styled
+def modes(runs: dict[str, dict], baseline: float, n_modes: int, title: str = "") -> Figure:
+    """Modes covered and Wasserstein distance to the data over training: the mean of a run's
+    copies, and a band from the least to the largest. runs: by setting, "steps" (F,) and "snapshots"
+    with "modes" and "distance" (F, copies); baseline: the distance of two samples of the data."""
+    figure = new_figure(WIDEST, 3, title)
+    covered, far = side_by_side(figure, 2)
+    for colour, name, run in coloured(runs):
+        plot_band(covered, run["steps"], run["snapshots"]["modes"].float(), colour, name)
+        plot_band(far, run["steps"], run["snapshots"]["distance"], colour, name)
+    covered.axhline(n_modes, **BASELINE)
+    covered.set(title=f"Modes covered, of {n_modes}", xlabel=UPDATES, ylim=(0, n_modes * 1.05))
+    far.axhline(baseline, label="two samples of the data", **BASELINE)
+    far.set(title="Wasserstein distance to the data", xlabel=UPDATES, yscale="log")
+    plain_log(far.yaxis)
+    figure.legend(*far.get_legend_handles_labels(), loc="outside right center")
+    return figure

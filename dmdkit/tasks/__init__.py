@@ -1,0 +1,1 @@
+"""The data sets, one a file: what they look like, their networks, and how samples are scored."""
