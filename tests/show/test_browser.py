@@ -282,20 +282,20 @@ def test_the_pages_density_and_noise_are_what_they_are_called(open_page):
 def test_particles_move_by_their_sliders_and_the_start_by_hand(open_page):
     page = open_page(particle_player().html, n=1)
     player, caption = page.locator(".dmd-player"), page.locator(".caption")
-    steps, fresh, way = player.locator("input[type=range]").all()
-    assert caption.text_content().startswith("6 evaluations of the network a sample; the start")
-    assert changed(player, lambda: way.press("ArrowLeft")) == [True, False]
+    steps, fresh, t = player.locator("input[type=range]").all()
+    assert caption.text_content().startswith("6 network evaluations a sample; the orange path")
+    assert changed(player, lambda: t.press("ArrowLeft")) == [True, False]
     assert changed(player, lambda: steps.press("ArrowRight")) == [True, True]
-    assert caption.text_content().startswith("8 evaluations")
+    assert caption.text_content().startswith("8 network evaluations")
     assert changed(player, lambda: fresh.press("End")) == [True, True]
     assert changed(player, lambda: player.get_by_label("uneven").check()) == [True, True]
-    ways = player.locator(".fields canvas").last
-    box, said = ways.bounding_box(), caption.text_content()
+    paths = player.locator(".fields canvas").last
+    box, said = paths.bounding_box(), caption.text_content()
     place = box["x"] + 0.3 * box["width"], box["y"] + 0.8 * box["height"]
     assert changed(player, lambda: page.mouse.click(*place)) == [False, True]
-    assert ways.get_attribute("aria-label") == "the ways of the start -1.04, -1.56"
-    assert changed(player, lambda: ways.press("ArrowUp")) == [False, True]
-    assert ways.get_attribute("aria-label").endswith("-1.51") and caption.text_content() != said
+    assert paths.get_attribute("aria-label") == "the paths from -1.04, -1.56"
+    assert changed(player, lambda: paths.press("ArrowUp")) == [False, True]
+    assert paths.get_attribute("aria-label").endswith("-1.51") and caption.text_content() != said
 
 
 # Whatever a title holds

@@ -14,7 +14,7 @@ UNEVEN = score.GaussianMixture.round(torch.tensor([[-0.9, 0.7], [0.9, 0.6]]), 0.
 
 def test_it_is_given_the_mixtures_and_always_the_same_noise():
     one = spec(particles.player({"ring": RING, "uneven": UNEVEN}, "A title"))
-    assert [name for name, _ in one["axes"]] == ["data", "steps", "fresh noise", "way gone"]
+    assert [name for name, _ in one["axes"]] == ["data", "steps", "fresh noise", "t"]
     assert one["axes"][0][1] == ["ring", "uneven"] and one["title"] == "A title"
     assert one["at"] == [0, particles.COUNTS.index(6), 0, particles.FRAMES - 1]
     assert one["mixtures"][1] == {"means": [[-0.9, 0.7], [0.9, 0.6]], "std": 0.18,
@@ -29,7 +29,7 @@ def test_it_starts_at_the_steps_it_is_told():
         particles.player({"ring": RING}, n_steps=5)
 
 
-def test_its_picture_shows_the_ways_of_the_first_mixture():
+def test_its_picture_shows_the_paths_to_the_first_mixture():
     bundle = particles.player({"ring": RING, "uneven": UNEVEN})
     assert pixels(bundle.png).std() > 0 and len(bundle.png) < 40_000
     assert bundle.png != particles.player({"uneven": UNEVEN}).png

@@ -59,10 +59,15 @@ function drawMouse(context, [x, y]) {
   context.stroke();
 }
 
+function drawPoints(context, points) {
+  for (let i = 0; i < points.length; i += 2) {
+    drawDot(context, points[i], points[i + 1], 4.5, spec.ink);
+  }
+}
+
 function drawPanel(panel, canvas, at, mouse) {
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, SIDE, SIDE);
+  clear(context);
   if (panel.density) drawDensity(context, slice(panel.density, at));
   if (panel.points) drawPoints(context, slice(panel.points, at));
   if (panel.arrows) drawArrows(context, slice(panel.at, at), slice(panel.arrows, at));
@@ -94,10 +99,7 @@ function panelsIn(root, at) {
   grid.style.gridTemplateColumns = `repeat(${Math.min(3, spec.panels.length)}, minmax(0, 320px))`;
   let mouse = null;
   const views = spec.panels.map(panel => {
-    const figure = make(grid, "figure");
-    const canvas = make(figure, "canvas", {width: SIDE, height: SIDE});
-    canvas.setAttribute("role", "img");
-    make(figure, "figcaption", {textContent: panel.title});
+    const canvas = panelIn(grid, panel.title);
     canvas.onmousemove = event => {
       const box = canvas.getBoundingClientRect();
       mouse = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];

@@ -1,7 +1,7 @@
 // The player of particles: noise becomes data along steps of any number, computed in the page. On
-// the left all of them; on the right one start, which can be dragged, and its ways.
+// the left all of them; on the right one start, which can be dragged, and its paths.
 
-const [NAMES, COUNTS, SHARES, TIMES] = spec.axes.map(([, values]) => values);
+const [, COUNTS, SHARES, TIMES] = spec.axes.map(([, values]) => values);
 const EXACT = 128;  // steps that are as good as the flow itself
 
 function chosen(at) {
@@ -9,8 +9,8 @@ function chosen(at) {
           u: 1 - at[3] / (TIMES.length - 1)};
 }
 
-// The ways of all particles. The fresh noise of particle i is always of the same stream.
-function waysOf({mixture, n, share}) {
+// The paths of all particles. The fresh noise of particle i is always of the same stream.
+function pathsOf({mixture, n, share}) {
   return spec.starts.map((start, i) => {
     const draw = normals(1000 + i), fresh = share ? Array.from({length: n}, draw) : null;
     return pathOf(mixture, start, n, share, fresh);
@@ -27,27 +27,12 @@ function drawLine(context, points, colour, width, dash = []) {
   context.setLineDash([]);
 }
 
-function drawDot(context, [x, y], radius, colour) {
-  context.fillStyle = colour;
-  context.strokeStyle = "#fff";
-  context.lineWidth = 1;
-  context.beginPath();
-  context.arc(toX(x), toY(y), radius, 0, 7);
-  context.fill();
-  context.stroke();
-}
-
 function densityOf(mixture, u) {
   const values = densityOn(mixture, u, 52, spec.extent).map(Math.sqrt), most = Math.max(...values);
   return values.map(value => value / most);
 }
 
-function clear(context) {
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, SIDE, SIDE);
-}
-
-// A way until time u: the states that were passed, and where it is now.
+// A path until time u: the states that were passed, and where it is now.
 function until(path, u) {
   const n = path.length - 1;
   return [...path.slice(0, Math.floor((1 - u) * n + 1e-9) + 1), placeOn(path, u)];
@@ -58,10 +43,10 @@ function drawCloud(canvas, paths, {mixture, u}) {
   clear(context);
   drawDensity(context, densityOf(mixture, u));
   paths.forEach(path => drawLine(context, until(path, u), spec.grey, 0.6));
-  paths.forEach(path => drawDot(context, placeOn(path, u), 3.6, spec.ink));
+  paths.forEach(path => drawDot(context, ...placeOn(path, u), 3.6, spec.ink));
 }
 
-function drawWays(canvas, start, {mixture, n, share}) {
+function drawPaths(canvas, start, {mixture, n, share}) {
   const context = canvas.getContext("2d"), flow = pathOf(mixture, start, EXACT);
   const fresh = share ? Array.from({length: n}, normals(7)) : null;
   const steps = pathOf(mixture, start, n, share, fresh), one = pathOf(mixture, start, 1);
@@ -71,19 +56,11 @@ function drawWays(canvas, start, {mixture, n, share}) {
   drawLine(context, one, spec.blue, 2, [3, 5]);
   drawLine(context, [start, flow[EXACT]], spec.green, 2, [9, 5]);
   drawLine(context, steps, spec.ink, 2);
-  steps.forEach(state => drawDot(context, state, 3.6, spec.ink));
-  drawDot(context, one[1], 6, spec.blue);
-  drawDot(context, flow[EXACT], 6, spec.green);
-  drawDot(context, start, 8, "#000");
+  steps.forEach(state => drawDot(context, ...state, 3.6, spec.ink));
+  drawDot(context, ...one[1], 6, spec.blue);
+  drawDot(context, ...flow[EXACT], 6, spec.green);
+  drawDot(context, ...start, 8, "#000");
   return Math.hypot(steps[n][0] - flow[EXACT][0], steps[n][1] - flow[EXACT][1]);
-}
-
-function panelIn(grid, caption) {
-  const figure = make(grid, "figure");
-  const canvas = make(figure, "canvas", {width: SIDE, height: SIDE});
-  canvas.setAttribute("role", "img");
-  make(figure, "figcaption", {innerHTML: caption});
-  return canvas;
 }
 
 // Moves `start` with the pointer, and with the arrow keys while the panel has the focus.
@@ -116,24 +93,24 @@ function build(root, uid) {
   const at = [...spec.at], start = [...spec.start], spoken = [], time = clock(root);
   const grid = make(root, "div", {className: "fields"});
   grid.style.gridTemplateColumns = "repeat(auto-fit, minmax(min(300px, 100%), 1fr))";
-  const cloud = panelIn(grid, spec.captions[0]), ways = panelIn(grid, spec.captions[1]);
+  const cloud = panelIn(grid, spec.captions[0]), several = panelIn(grid, spec.captions[1]);
   const caption = make(root, "div", {className: "caption"});
   caption.setAttribute("aria-live", "polite");
   let paths = null, known = "";
   const show = () => {
     const now = chosen(at), asked = at.slice(0, 3).join();
-    if (asked !== known) paths = waysOf(now);  // they do not depend on the time shown
+    if (asked !== known) paths = pathsOf(now);  // they do not depend on the time shown
     known = asked;
     drawCloud(cloud, paths, now);
-    const off = drawWays(ways, start, now);
-    caption.textContent = `${now.n} evaluation${now.n > 1 ? "s" : ""} of the network a sample; ` +
-      `the start on the right ends ${off.toFixed(2)} from the end of its exact way`;
+    const off = drawPaths(several, start, now);
+    caption.textContent = `${now.n} network evaluation${now.n > 1 ? "s" : ""} a sample; ` +
+      `the orange path ends ${off.toFixed(2)} away from where the exact flow ends`;
     cloud.setAttribute("aria-label", `particles: ${inWords(at)}`);
-    ways.setAttribute("aria-label",
-                      `the ways of the start ${start.map(value => value.toFixed(2)).join(", ")}`);
+    several.setAttribute("aria-label",
+                         `the paths from ${start.map(value => value.toFixed(2)).join(", ")}`);
     spoken.forEach(speak => speak());
   };
-  draggable(ways, start, show);
+  draggable(several, start, show);
   choice(root, 0, at, uid, show);
   for (const k of [1, 2, 3]) spoken.push(lineIn(root, k, at, uid, time, show, k === 3 ? 60 : 700));
   show();

@@ -17,9 +17,9 @@ SHARES = (0, 0.25, 0.5, 0.75, 1)              # of the noise that is fresh: DDIM
 FRAMES = 41                                   # places of the time slider
 N_PARTICLES, EXTENT, START = 100, 2.6, (0.3, 0.5)
 CAPTIONS = (
-    "all particles at this time, with their trails; behind them the density of the noised data",
-    "one start (black: drag it) and where it goes: <b>grey</b> the exact flow, <b>orange</b> so "
-    "many steps, <b>blue</b> a single one, <b>green</b> the jump that a one-step student learns")
+    "all particles at time t, with their trails, over the density of the noised data",
+    "one start (black; drag it) and its paths: grey, the exact flow; orange, the chosen number of "
+    "steps; blue, a single step; green, the jump that a one-step student learns")
 
 
 def player(mixtures: dict[str, GaussianMixture], title: str = "", n_steps: int = 6) -> page.Bundle:
@@ -31,10 +31,10 @@ def player(mixtures: dict[str, GaussianMixture], title: str = "", n_steps: int =
     Display it as the last expression of a cell. Raises ValueError for no mixture, one that is not
     round and of the plane, and another number of steps.
     """
-    times = [f"{100 * i // (FRAMES - 1)} %" for i in range(FRAMES)]
+    times = [round(1024 * (1 - i / (FRAMES - 1))) for i in range(FRAMES)]
     axes = choices.named({"data": list(mixtures), "steps": COUNTS, "fresh noise": SHARES,
-                          "way gone": times})
-    at = choices.positions(axes, {"steps": n_steps}, at_end="way gone")
+                          "t": times})
+    at = choices.positions(axes, {"steps": n_steps}, at_end="t")
     packed = [_packed(name, mixture) for name, mixture in mixtures.items()]
     starts = torch.randn(N_PARTICLES, 2, generator=noise.generator("pictures", 0, 5))
     still = page.png(_still(next(iter(mixtures.values())), starts, title), dpi=90, colours=96)
@@ -61,7 +61,7 @@ def _rounded(points: Tensor) -> list[list[float]]:
 
 
 def _still(mixture: GaussianMixture, starts: Tensor, title: str) -> Figure:
-    """The ways of the particles in one step, in few and in many, side by side."""
+    """The paths of the particles in one step, in few and in many, side by side."""
     exact, by_name = Exact(mixture, cosine()), {}
     for n in (1, 4, 64):
         states = [starts, *(state.x for state in sample.ddim(exact, starts, n))]

@@ -18,14 +18,26 @@ function drawDensity(context, values) {
   context.drawImage(small, 0, 0, SIDE, SIDE);
 }
 
-function drawPoints(context, points) {
-  context.fillStyle = spec.ink;
+function drawDot(context, x, y, radius, colour) {
+  context.fillStyle = colour;
   context.strokeStyle = "#fff";
   context.lineWidth = 1;
-  for (let i = 0; i < points.length; i += 2) {
-    context.beginPath();
-    context.arc(toX(points[i]), toY(points[i + 1]), 4.5, 0, 7);
-    context.fill();
-    context.stroke();
-  }
+  context.beginPath();
+  context.arc(toX(x), toY(y), radius, 0, 7);
+  context.fill();
+  context.stroke();
+}
+
+function clear(context) {
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, SIDE, SIDE);
+}
+
+// A panel with its caption, in a grid of them.
+function panelIn(grid, caption) {
+  const figure = make(grid, "figure");
+  const canvas = make(figure, "canvas", {width: SIDE, height: SIDE});
+  canvas.setAttribute("role", "img");
+  make(figure, "figcaption", {textContent: caption});
+  return canvas;
 }
