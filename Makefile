@@ -9,7 +9,7 @@ PORT ?= 8888
 # the download, if they can be reached; else PyPI. `pypi`: PyPI. Or the address of an index, or a folder like one.
 TORCH_INDEX ?= auto
 
-.PHONY: lab test notebooks clean
+.PHONY: lab test notebooks site clean
 
 lab: $(READY)
 	$(BIN)/python tools/notebooks.py trust
@@ -22,6 +22,11 @@ test: $(READY)
 # Executes every lesson with its full budget and keeps the outputs: what is committed.
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py run
+
+# The course as static pages, in build/site; npm brings MathJax.
+site: $(READY)
+	$(BIN)/python -m pip install -q -e ".[site]"
+	$(BIN)/python tools/build_site.py
 
 # The environment alone: what you trained, in runs/, is yours to delete.
 clean:

@@ -1,4 +1,4 @@
-"""The command line: train, measure and inspect what ships.
+"""The command line: train, measure and inspect what ships; set a course and grade.
 
     python -m dmdkit list
     python -m dmdkit train teacher [--steps N] [--out runs] [--resume] [--overwrite] [--cpu]
@@ -6,6 +6,8 @@
     python -m dmdkit study 04 [--only "no matching"]
     python -m dmdkit benchmark teacher [--save]
     python -m dmdkit build [NAME …] [--plan]
+    python -m dmdkit course OUT [--lessons 01 03 04] [--no-hints]
+    python -m dmdkit grade SUBMISSION … [--csv grades.csv] [--feedback FOLDER] [--seed N]
 """
 import argparse
 import os
@@ -35,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("build", help="make again what is out of date, in order")
     build.add_argument("names", nargs="*", metavar="NAME", help="these and what they are made of")
     build.add_argument("--plan", action="store_true", help="only say what is out of date, and why")
+    _grade(verbs.add_parser("grade", help="grade notebooks that were handed in"))
+    course = verbs.add_parser("course", help="an nbgrader folder, and a zip for students")
+    course.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    course.add_argument("--lessons", nargs="+", type=int, default=(), metavar="LESSON",
+                        help="01 03 for instance (default: all that have exercises)")
+    course.add_argument("--no-hints", action="store_false", dest="hints",
+                        help="leave out the exercises' folded hints")
     return whole
 
 
@@ -67,6 +76,18 @@ def _evaluate(one: argparse.ArgumentParser) -> None:
                      help="clamp x-predictions to [−1, 1] (default: ddpm does, others do not)")
     how.add_argument("--s-noise", type=float, metavar="SCALE", help="of ddpm's fresh noise …")
     how.add_argument("--s-tmax", type=float, metavar="T", help="… at t/T below this")
+
+
+def _grade(one: argparse.ArgumentParser) -> None:
+    one.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION",
+                     help="a notebook, a folder of them, or the zip of Canvas or Moodle")
+    one.add_argument("--csv", type=Path, metavar="FILE", help="write the points into this table")
+    one.add_argument("--feedback", type=Path, metavar="FOLDER",
+                     help="copies of the notebooks with a note under each exercise")
+    one.add_argument("--seed", type=int, help="of the inputs (default: another one each time)")
+    one.add_argument("--seconds", type=float, default=10, help="for each exercise (default: 10)")
+    one.add_argument("--require-all", action="store_true",
+                     help="end with an error unless all points are reached, for CI")
 
 
 def main() -> int:

@@ -26,7 +26,8 @@ def listed(arguments: argparse.Namespace) -> None:
                            "DMDKIT_DATA at the clone's data folder.")
     for name in found:
         try:
-            what = store.card(name).get("what", "")
+            card = store.card(name)
+            what = card.get("what", "") + ("" if store.has_weights(card) else " (only its card)")
         except RuntimeError as error:
             what = f"cannot be read: {error}"
         say(f"{name:28} {what}")
@@ -200,23 +201,42 @@ def build(arguments: argparse.Namespace) -> None:
     for target, _ in found:
         say(f"Making {target.name} …")
         target.make()
-        if target.name == "explorer":
-            _readme_picture()
+        if target.name == "hero":
+            _readme_pictures()
 
 
-def _readme_picture() -> None:
-    """README's picture: every digit of the teacher at every number of steps."""
+def _readme_pictures() -> None:
+    """README's animation of the ten digits, and its still."""
     from . import files
-    from .experiments import explorer
-    from .show.players import frames, page
+    from .experiments import hero
+    from .show import hero as show
+    from .show.players import page
 
-    pictures, axes = explorer.load(["teacher"])
-    chosen = frames.pick(pictures, axes, model="teacher")
-    del axes["model"]
-    sheet = frames.contact_sheet(chosen, axes, rows="digit", sampler="DDIM", guidance="0.5",
-                                 title="One noise a row, ever more steps")
-    path = ROOT / "explorer" / "teacher-contact-sheet.png"
-    files.write_atomically(path, page.png(sheet))
+    shown, home = (hero.load(), hero.columns(), hero.baseline()), ROOT / "hero"
+    files.write_atomically(home / "still.png", page.png(show.grid(*shown), colours=32))
+    files.write_atomically(home / "animation.gif", show.animation(*shown))
+
+
+def grade(arguments: argparse.Namespace) -> None:
+    """Grade notebooks that were handed in."""
+    lecturer = _lecturer()
+    lecturer.grade(arguments.submissions, say, csv=arguments.csv, feedback=arguments.feedback,
+                   seed=arguments.seed, seconds=arguments.seconds,
+                   require_all=arguments.require_all)
+
+
+def course(arguments: argparse.Namespace) -> None:
+    """Write an nbgrader course and the students' zip."""
+    _lecturer().course(arguments.out, say, arguments.lessons, hints=arguments.hints)
+
+
+def _lecturer():
+    try:
+        from .check import lecturer
+    except ImportError:
+        raise RuntimeError("This is the students' edition of the kit; it makes no course and "
+                           "gives no grades.") from None
+    return lecturer
 
 
 def _about(minutes: float) -> str:
@@ -227,4 +247,4 @@ def _about(minutes: float) -> str:
 
 
 VERBS = {"list": listed, "train": train, "evaluate": evaluate, "study": study,
-         "benchmark": benchmark, "build": build}
+         "benchmark": benchmark, "build": build, "grade": grade, "course": course}

@@ -60,6 +60,11 @@ def card(name: str, root: Path = ROOT) -> dict:
     return files.read_json(Path(root) / name / "card.json", "files", "sha256")
 
 
+def has_weights(entry: dict) -> bool:
+    """Whether an artefact's weights ship, by its card: of some only the card does."""
+    return not entry.get("card_only", False)
+
+
 def checksum(name: str, *roots: Path) -> str:
     """The SHA-256 of an artefact's weights, by its card in the folder that ``find`` finds. Raises
     what ``card`` raises."""
@@ -99,9 +104,15 @@ def load(name: str, device: torch.device | str = "cpu", root: Path = ROOT) -> nn
     """An artefact in eval mode: a Denoiser, or a classifier. Weights are float32, whatever they are
     stored as, and in memory of their own.
 
-    Raises ValueError for an unknown name, RuntimeError for a file that is missing or damaged.
+    Raises ValueError for an unknown name, RuntimeError for a file that is missing or damaged and
+    for weights that do not ship.
     """
-    content = _content(Path(root) / name, card(name, root)["files"])
+    entry = card(name, root)
+    if not has_weights(entry):
+        raise RuntimeError(f"Of {name!r} only the card ships, since the clone has to stay small. "
+                           f"Train it again: `python -m dmdkit train {name}`, then load it with "
+                           "root=\"runs\".")
+    content = _content(Path(root) / name, entry["files"])
     net = _network(Path(root) / name, content)
     if "denoiser.json" not in content:
         return net.eval().to(device)

@@ -1,7 +1,9 @@
 """Checks of the lessons' exercises: ``check.ex_k_j(your_function)``.
 
-``harness`` tries a function and says what is wrong, with the help of ``answers``. The lessons'
-files bring the oracles and the usual mistakes; what they try functions on is in ``cases``.
+``harness`` prints what ``trial`` finds: is a function right, does it make a usual mistake, or what
+else can be said (``diagnosis``). The lessons' files bring the oracles and the usual mistakes; what
+they try functions on is in ``cases``. For lecturers, ``lecturer`` grades (``grade``, ``judge``,
+``worker``) and makes a course (``course``, ``recorded``).
 """
 from .harness import CheckFailed, Exercise
 from .lesson01 import ex_1_1, ex_1_2, ex_1_3, ex_1_4

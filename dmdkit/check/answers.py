@@ -81,7 +81,7 @@ def answer(call: Callable, want: Sequence[Tensor], names: Sequence[str], hint: s
         fault = str(unfit)
         result = as_tuple(unfit.result)
     except (Exception, SystemExit) as error:  # whatever a learner's code raises is to be explained
-        return Answer(fault=_raised(error, hint), kind=type(error).__name__)
+        return Answer(fault=raised(error, hint), kind=type(error).__name__)
     try:
         values = tuple(map(plain, result, want, names))
     except Unfit as unfit:
@@ -155,7 +155,7 @@ def _misfit(raw, value: Tensor, want: Tensor, name: str, hint: str) -> str:
     return ""
 
 
-def _raised(error: BaseException, hint: str) -> str:
+def raised(error: BaseException, hint: str) -> str:
     """What to tell a learner whose function raised this."""
     text = _said(error)
     if isinstance(error, NotImplementedError) and not error.args:  # torch's own have a text
@@ -188,3 +188,9 @@ def _kinds(result: tuple) -> str:
 def subject(name: str) -> str:
     """A part's name to begin a sentence with: "The loss", but "z"."""
     return name[0].upper() + name[1:] if " " in name else name
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "x, y and z"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -5,8 +5,9 @@ update, as a rotation by an angle, as a step away from the unlabelled prediction
 """
 import torch
 
-from .cases import RESHAPE_IMAGES, column, image_shape, randn, tables
+from .cases import RESHAPE_IMAGES, image_shape, randn, tables
 from .harness import Exercise
+from .standins import column
 
 NUMBERS = "t and s are whole numbers, so alpha[t] and alpha[s] are numbers that multiply a batch."
 

@@ -5,17 +5,13 @@ by calculus.
 """
 import torch
 
-from .cases import RESHAPE, column, leaf, randn, slopes, tables, time
+from . import probes
+from .cases import RESHAPE, randn, tables
 from .harness import Exercise
+from .standins import column, time
 
 
 # 3.4 matching_loss(x, g) -> a scalar; compared are its derivatives
-
-def _derivatives(loss, x, g):
-    x = leaf(x)
-    g = leaf(g)  # as if networks that learn had made it
-    return slopes(loss(x, g), x, g)[1:]
-
 
 def _wanted(x, g):
     return g / g.numel(), torch.zeros_like(g)
@@ -50,27 +46,11 @@ ex_3_4 = Exercise("3.4", _wanted, _matching_cases, {
         lambda x, g: 0.5 * (x - g).square().mean(),
     "You took the mean of each sample and then their sum: it should be one mean over everything.":
         lambda x, g: 0.5 * (x - (x - g).detach()).square().flatten(1).mean(1).sum(),
-}, probe=_derivatives, parts=("the derivative by x", "the derivative by g"))
+}, probe=probes.matching, parts=("the derivative by x", "the derivative by g"))
 
 
 # 3.5 fake_loss(fake, generator, z, t, eps, alpha, sigma) -> a scalar; compared are its value and
 # its derivatives
-
-def _learned(loss, weights, z, t, eps, alpha, sigma):
-    """For fake(x_t, t) = a x_t + b t/10 and generator(z) = c z + d: the loss and its derivatives by
-    (a, b) and (c, d)."""
-    of_fake = leaf(weights[:2])
-    of_generator = leaf(weights[2:])
-
-    def fake(x_t, t):
-        return of_fake[0] * x_t + of_fake[1] * time(t, x_t)
-
-    def generator(z):
-        return of_generator[0] * z + of_generator[1]
-
-    value = loss(fake, generator, z, t, eps, alpha, sigma)
-    return slopes(value, of_fake, of_generator)
-
 
 def _calculus(weights, z, t, eps, alpha, sigma):
     a, b, c, d = weights
@@ -126,4 +106,5 @@ ex_3_5 = Exercise("3.5", _calculus, _fake_cases, {
     "There is a factor ½ that the formula does not have.":
         _regress(lambda net, x, e, a, s: _right(net, x, e, a, s) / 2),
 }, hint=RESHAPE, random="It draws fresh noise. Use the given z, t and eps.",
-    probe=_learned, parts=("the loss", "its derivative by fake", "its derivative by generator"))
+    probe=probes.fake_score,
+    parts=("the loss", "its derivative by fake", "its derivative by generator"))

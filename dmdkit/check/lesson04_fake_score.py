@@ -4,30 +4,17 @@ The oracle is written another way than the lesson's solution: by calculus.
 """
 import torch
 
-from .cases import (RESHAPE_IMAGES, SHAPES, column, generator, labels, leaf, randn, slopes, tables,
-                    tell, time)
+from . import probes
+from .cases import RESHAPE_IMAGES, SHAPES, labels, randn, tables
 from .harness import Exercise
+from .standins import Generator, column, tell, time
 
 
 # 4.5 fake_loss(fake, generate, z, label, t, eps, alpha, sigma) -> a scalar; compared are its value
 # and its derivatives
 
-def _learned(loss, weights, z, label, t, eps, alpha, sigma):
-    """For fake(x_t, t, label) = a x_t + b t/10 + e times what the label tells: the loss and its
-    derivatives by (a, b, e) and by the generator's three weights."""
-    of_fake = leaf(weights[:3])
-    of_generator = leaf(weights[3:])
-
-    def fake(x_t, t, label=None):
-        told = tell(label, len(x_t))
-        return of_fake[0] * x_t + of_fake[1] * time(t, x_t) + of_fake[2] * told
-
-    value = loss(fake, generator(of_generator), z, label, t, eps, alpha, sigma)
-    return slopes(value, of_fake, of_generator)
-
-
 def _fake_by_calculus(weights, z, label, t, eps, alpha, sigma):
-    x = generator(weights[3:])(z, label)
+    x = Generator(weights[3:])(z, label)
     a = column(alpha[t], x)
     s = column(sigma[t], x)
     inputs = (a * x + s * eps, time(t, x), tell(label, len(z)))
@@ -131,5 +118,6 @@ ex_4_5 = Exercise("4.5", _fake_by_calculus, _fake_cases, {
         _taught(lambda *given: _error(*given).square().sum()),
     "There is a factor ½ that the formula does not have.":
         _taught(lambda *given: _right(*given) / 2),
-}, hint=RESHAPE_IMAGES, probe=_learned, random="It draws fresh noise. Use the given z, t and eps.",
+}, hint=RESHAPE_IMAGES, probe=probes.labelled_fake_score,
+    random="It draws fresh noise. Use the given z, t and eps.",
     parts=("the loss", "its derivative by fake", "its derivative by generate"))

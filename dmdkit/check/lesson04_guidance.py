@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cases import (N_CLASSES, RESHAPE_IMAGES, SHAPES, column, fake_mean, labels, randn, real_mean,
-                    tables, tell)
+from .cases import RESHAPE_IMAGES, SHAPES, labels, randn, tables
 from .harness import Exercise
 from .lesson03_gradients import ex_3_3
+from .standins import N_CLASSES, Labelled, column, fake_mean, real_mean
 
 
 # 4.3 guided_gradient(x, t, eps, label, real, fake, w, no_class, alpha, sigma) -> g
@@ -50,21 +50,14 @@ def _step_from_unguided(*case):
     return torch.cat(rows)
 
 
-def _labelled(mean, share: float, n_classes: int):
-    """Stands in for a labelled denoiser: one of lesson 03's, and what a label tells."""
-    def predict(x_t, t, label=None):
-        return mean(x_t, t) + share * tell(label, len(x_t), n_classes)
-    return predict
-
-
 def _guided_cases(g):
     """The last one knows four classes, so that "no class" is not always 10."""
     cases = []
     for shape, T, w, n_classes in ((SHAPES[0], 30, 0.5, N_CLASSES), (SHAPES[1], 50, 2.0, N_CLASSES),
                                    (SHAPES[2], 20, 1.3, 4)):
         t = torch.randperm(T - 2, generator=g)[:shape[0]] + 1
-        real = _labelled(real_mean, 0.6, n_classes)
-        fake = _labelled(fake_mean, 0.4, n_classes)
+        real = Labelled(real_mean, 0.6, n_classes)
+        fake = Labelled(fake_mean, 0.4, n_classes)
         cases.append(Given(randn(g, *shape), t, randn(g, *shape), labels(g, shape[0], n_classes),
                            real, fake, w, n_classes, *tables(T)))
     return cases

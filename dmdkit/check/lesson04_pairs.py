@@ -5,9 +5,10 @@ the root of a line.
 """
 import torch
 
-from .cases import (N_CLASSES, SHAPES, generator, image_norms, labels, leaf, mean_norm, randn,
-                    slopes, tell)
+from . import probes
+from .cases import SHAPES, image_norms, labels, mean_norm, randn
 from .harness import Exercise
+from .standins import N_CLASSES, Generator, features, tell
 
 
 # 4.1 pair_batch(z, y, label, index) -> (z, y, label) of the batch
@@ -72,23 +73,9 @@ ex_4_1 = Exercise("4.1", _pair_by_pair, _pair_cases, {
 # 4.2 regression_loss(generate, distance, z, y, label) -> a scalar; compared are its value and its
 # derivative by the generator's weights
 
-def _features(image):
-    return image + 0.3 * image.square()
-
-
-def _distance(x, y):
-    """Stands in for LPIPS, (B,): between the absolute and the squared difference of features."""
-    return torch.hypot(_features(x) - _features(y), torch.ones(())).flatten(1).mean(1) - 1
-
-
-def _learned(loss, weights, z, y, label):
-    weights = leaf(weights)
-    return slopes(loss(generator(weights), _distance, z, y, label), weights)
-
-
 def _regression_by_calculus(weights, z, y, label):
-    x = generator(weights)(z, label)
-    error = _features(x) - _features(y)
+    x = Generator(weights)(z, label)
+    error = features(x) - features(y)
     root = torch.hypot(error, torch.ones(()))
     slope = error / root * (1 + 0.6 * x)
     by = [(slope * factor).mean() for factor in (z, torch.ones(()), tell(label, len(z)))]
@@ -136,7 +123,7 @@ ex_4_2 = Exercise("4.2", _regression_by_calculus, _regression_cases, {
         lambda G, d, z, y, label: d(G(z, label) - y, torch.zeros_like(y)).mean(),
     "There is a factor ½ that the formula does not have.":
         lambda G, d, z, y, label: 0.5 * d(G(z, label), y).mean(),
-}, probe=_learned, parts=("the loss", "its derivative by the weights"),
+}, probe=probes.regression, parts=("the loss", "its derivative by the weights"),
     random="It draws fresh noise. y is the image of the given z and of no other: use that z.")
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .answers import several
-from .cases import leaf, randn, slopes
+from . import probes
+from .cases import randn
 from .harness import Exercise
+from .standins import discriminator
 
 
 def _terms(signs=(-1, 1, -1), weights=(1, 1, 1)):
@@ -58,15 +59,6 @@ TERMS = {  # for 6.1 and 6.2: what to tell the learner → what makes these term
 
 # 6.1 gan_losses(fake, real) -> L_G, L_D; compared are both and their derivatives by the logits
 
-def _both(function, fake, real):
-    fake = leaf(fake)
-    real = leaf(real)
-    L_G, L_D = several(function(fake, real), ("L_G", "L_D"))
-    G, G_by_fake = slopes(L_G, fake, name="L_G")
-    D, *D_by_logits = slopes(L_D, fake, real, name="L_D")
-    return G, D, G_by_fake, *D_by_logits
-
-
 def _log_sums(fake, real):
     n = len(fake)
     zero = torch.zeros(()).double()
@@ -112,23 +104,12 @@ ex_6_1 = Exercise("6.1", _log_sums, _logit_cases, {
     "and you take the logarithm of 0. softplus(D) is log(1 + e^D) without either.":
         _pair(lambda G, f, r: [(1 + D.exp()).log() for D in (-G, f, -r)]),
 }, hint="fake and real are logits, numbers of any size. L_G and L_D are one number each.",
-    probe=_both,
+    probe=probes.both_losses,
     parts=("L_G", "L_D", "dL_G/dfake", "dL_D/dfake", "dL_D/dreal"))
 
 
 # 6.2 adversarial_loss(discriminator, weights, x, real) -> a scalar; compared are it and its
 # derivatives by x and by the weights
-
-def discriminator(x: Tensor, weights: Tensor) -> Tensor:
-    """Stands in for a discriminator, w₀ · 3 mean sin x + w₁: logits (B,)."""
-    return weights[0] * 3 * x.sin().flatten(1).mean(1) + weights[1]
-
-
-def _learned(loss, discriminator, weights, x, real):
-    weights = leaf(weights)
-    x = leaf(x)
-    return slopes(loss(discriminator, weights, x, real), x, weights)
-
 
 def _by_calculus(discriminator, weights, x, real):
     """The slope of softplus(−D) is p − 1 and that of softplus(D) is p, where p = sigmoid(D)."""
@@ -196,4 +177,5 @@ ex_6_2 = Exercise("6.2", _by_calculus, _sample_cases, {
         lambda D, w, x, real: (softplus(D(x.detach(), w)) + softplus(-D(real, w))).mean(),
     "Take the means, not the sums.":
         lambda D, w, x, real: len(x) * _loss()(D, w, x, real),
-}, probe=_learned, parts=("the loss", "its derivative by x", "its derivative by the weights"))
+}, probe=probes.adversarial,
+    parts=("the loss", "its derivative by x", "its derivative by the weights"))

@@ -8,50 +8,14 @@ import math
 import torch
 from torch import Tensor
 
-from .answers import Unfit
+from . import probes
 from .cases import image_norms, mean_norm, randn
 from .harness import Exercise
 from .lesson04_pairs import root_of_a_line, weight_cases
-
-GONE = ("The graph of a loss is gone after the call, and training on it fails: “backward through "
-        "the graph a second time”. Pass retain_graph=True to each torch.autograd.grad.")
-LEFT = ("backward() leaves its gradient in the generator's weights, where the next step of "
-        "training would add it. Use torch.autograd.grad, which leaves none.")
-ATTACHED = ("w is attached to the losses, so training would change the images in order to change w "
-            "too. Return a number: detach it, and no create_graph=True.")
-WALKED = ("The state is attached to the student, so a loss on it would train all the steps that "
-          "led there. They only show what the last step will meet: put them under torch.no_grad().")
+from .standins import Student
 
 
 # 6.3 matched_weight(x, matching, gan, share) -> w
-
-def _weighed(function, matching_gradient, gan_gradient, share):
-    """w, for images of a generator with one weight, 1, and losses with these gradients there.
-
-    Raises Unfit if the losses cannot be trained on afterwards, if a gradient is left behind, and if
-    w is attached.
-    """
-    one = torch.ones(()).requires_grad_()
-    x = one * matching_gradient.cos()
-    losses = [_loss_with(gradient, x) for gradient in (matching_gradient, gan_gradient)]
-    try:
-        w = function(x, *losses, share)
-        torch.autograd.grad(sum(losses), one)
-    except RuntimeError as error:
-        if "second time" in str(error):
-            raise Unfit(GONE) from None
-        raise
-    if one.grad is not None:
-        raise Unfit(LEFT)
-    if isinstance(w, Tensor) and w.requires_grad:
-        raise Unfit(ATTACHED, w)
-    return w
-
-
-def _loss_with(gradient, x):
-    """A loss with this gradient at x. It is not linear, so that its derivative depends on x."""
-    return 0.5 * (x - (x - gradient).detach()).square().sum() + x.numel()
-
 
 def _balance(formula, norm=mean_norm):
     """The mistaken weight: formula(m, n, share) of these norms of the gradients of both losses."""
@@ -91,17 +55,10 @@ ex_6_3 = Exercise("6.3", root_of_a_line, weight_cases, {
         _balance(lambda m, n, share: share * (m / n).mean(), image_norms),
     "This is one weight an image. w is one number: take the means over the batch first.":
         _balance(_ratio, image_norms),
-}, hint="The weight is one number: a float, or a tensor of shape ().", probe=_weighed)
+}, hint="The weight is one number: a float, or a tensor of shape ().", probe=probes.weighed)
 
 
 # 6.4 simulate(student, alpha, sigma, z, eps) -> the state at the last of the times
-
-def _detached_state(function, student, alpha, sigma, z, eps):
-    state = function(student, alpha, sigma, z, eps)
-    if isinstance(state, Tensor) and state.requires_grad:
-        raise Unfit(WALKED)
-    return state
-
 
 @torch.no_grad()
 def _from_the_end(student, alpha, sigma, z, eps):
@@ -112,18 +69,11 @@ def _from_the_end(student, alpha, sigma, z, eps):
     return torch.addcmul(sigma[-1] * eps[-1], alpha[-1], student(before, len(alpha) - 2))
 
 
-def _student(weights):
-    """Stands in for a student, which knows the place k of each of its times."""
-    def predict(x, k):
-        return weights[0] * torch.tanh(2 * x) + weights[1] * x + weights[2] * (k + 1)
-    return predict
-
-
 def _walk_cases(g):
     """Lists of 4, 2, 3 and 1 times from pure noise, the last one with no step."""
     cases = []
     for n, shape in ((4, (5, 2)), (2, (3, 1, 4, 4)), (3, (2, 3, 2)), (1, (4, 2))):
-        student = _student(randn(g, 3).requires_grad_())
+        student = Student(randn(g, 3).requires_grad_())
         angle = math.pi / 2 * (1 - (torch.arange(n) / n)**0.8)
         alpha = angle.cos()
         alpha[0] = 0  # in the kit's schedule too it is exactly 0 at pure noise
@@ -202,5 +152,5 @@ ex_6_4 = Exercise("6.4", _from_the_end, _walk_cases, {
         _walk(lambda G, x, k, a, s, z, e: a[k + 1] * G(x, k + 1) + s[k + 1] * e[k]),
     "The student was shown z in every call. Show it the new state.":
         _walk(lambda G, x, k, a, s, z, e: a[k + 1] * G(z, k) + s[k + 1] * e[k]),
-}, hint="Return one state, in the shape of z.", probe=_detached_state,
+}, hint="Return one state, in the shape of z.", probe=probes.detached_state,
     random="It draws its own noise. The noise between the steps is handed in as eps.")

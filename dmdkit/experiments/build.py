@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from .. import data, files, store
 from ..data import ROOT, RUNS
-from . import explorer, lesson03, lesson04, lesson05, lesson06, mnist, study, tables
+from . import (explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist, page_student, study,
+               tables)
 from .recipe import Recipe
 from .runner import CHECKPOINT, NOTE, train_artefact
 
@@ -36,16 +37,17 @@ def study_of(lesson: str) -> study.Study:
 
 
 class Target(NamedTuple):
-    """Something that ships."""
+    """Something that ships, or is made on demand."""
     name: str
     needs: tuple[str, ...]      # the targets that it is made of
     why: Callable[[], str]      # why it is out of date; "" if it is not
     make: Callable[[], object]  # makes it again, going on where an earlier call was stopped
     minutes: float              # about how long that takes on two CPU cores; NaN: not known
+    ships: bool = True          # else it is made only where it is named
 
 
 def targets(root: Path = ROOT) -> dict[str, Target]:
-    """Everything that ships, each after what it is made of."""
+    """Everything that can be made, each after what it is made of."""
     found = {}
     for name in RECIPES:
         if name not in UNSHIPPED:
@@ -53,10 +55,15 @@ def targets(root: Path = ROOT) -> dict[str, Target]:
     artefacts = tuple(found)  # whose cards the tables are written from
     found["explorer"] = Target("explorer", explorer.SHOWN, partial(_why_explorer, root),
                                partial(_make_explorer, root), 5)
+    if set(hero.SHOWN) <= set(artefacts):
+        found["hero"] = Target("hero", hero.SHOWN, partial(_why_hero, root),
+                               partial(hero.build, root), 5)
     for lesson, one in STUDIES.items():
         needs = {name for recipe in one.recipes.values()
                  for name in recipe.method.requires.values()}
         found[f"study {lesson}"] = _study(lesson, one, tuple(sorted(needs)), root)
+    found["page"] = Target("page", (page_student.STUDENT,), partial(page_student.why, root),
+                           partial(page_student.build, root), 0, ships=False)
     found["tables"] = Target("tables", artefacts, partial(_why_tables, root),
                              partial(tables.write, HOME, root), 0)
     return found
@@ -145,6 +152,14 @@ def _why_explorer(root: Path) -> str:
     return ""
 
 
+def _why_hero(root: Path) -> str:
+    if not (root / "hero" / "digits.json").exists():
+        return "it is missing"
+    before = hero.card(root)["models"]
+    other = [name for name, now in hero.models(root).items() if before.get(name) != now]
+    return f"{other[0]} is another now" if other else ""
+
+
 def _why_tables(root: Path) -> str:
     old = tables.stale(HOME, root)
     return f"{' and '.join(old)} do not say what the cards say" if old else ""
@@ -153,15 +168,16 @@ def _why_tables(root: Path) -> str:
 def plan(names: list[str] | None = None, root: Path = ROOT) -> Iterator[tuple[Target, str]]:
     """What is out of date, and why, in the order in which it has to be made.
 
-    names: look at these and what they are made of; all by default. Raises ValueError for an unknown
-    name.
+    names: look at these and what they are made of; all that ships by default. Raises ValueError for
+    an unknown name.
     """
     known = targets(root)
     for name in names or ():
         if name not in known:
             raise ValueError(f"Nothing that ships is called {name!r}; there are "
                              f"{', '.join(known)}.")
-    wanted, old = _with_needs(names or list(known), known), set()
+    all_that_ships = [name for name, target in known.items() if target.ships]
+    wanted, old = _with_needs(names or all_that_ships, known), set()
     for name in known:
         if name not in wanted:
             continue

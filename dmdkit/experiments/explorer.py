@@ -81,7 +81,7 @@ def build(name: str, root: Path = ROOT, device="cpu", **axes) -> Path:
     values = {"sampler": axes.get("samplers", tuple(SAMPLERS)), "digit": range(model.n_classes),
               "guidance": axes.get("guidances", GUIDANCES), "steps": axes.get("steps", STEPS)}
     path = Path(root) / "explorer" / f"{name}.png"
-    files.write_atomically(path, _encoded(frames.flatten(0, 2)))
+    files.write_atomically(path, encoded(frames.flatten(0, 2)))
     files.write_json(path.with_suffix(".json"), {
         "name": name, "what": "One noise a digit, sampled at every setting.",
         "axes": {axis: [_said(value) for value in values[axis]] for axis in AXES},
@@ -96,13 +96,25 @@ def _said(value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _encoded(frames: Tensor) -> bytes:
+def encoded(frames: Tensor) -> bytes:
     """Frames (rows, columns, H, W) uint8 as one PNG file, without gaps."""
     rows, columns, height, width = frames.shape
     sheet = frames.transpose(1, 2).reshape(rows * height, columns * width)
     buffer = io.BytesIO()
     Image.fromarray(sheet.numpy()).save(buffer, "png", optimize=True)
     return buffer.getvalue()
+
+
+def decoded(path: Path, entry: dict) -> Tensor:
+    """What ``encoded`` wrote, (rows, columns, H, W) uint8. entry: its card, with "frame" and
+    "sha256". Raises RuntimeError for a file that is not the one on the card."""
+    raw = files.read_bytes(path)
+    if disk.sha256_of(raw) != entry["sha256"]:
+        raise RuntimeError(f"{path} is damaged: its checksum is not the one on its card. Restore "
+                           f"both with `git checkout`, or run `python -m dmdkit build {path.parent.name}`.")
+    height, width = entry["frame"]
+    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(raw))))
+    return sheet.unflatten(0, (-1, height)).unflatten(-1, (-1, width)).transpose(1, 2)
 
 
 def card(name: str, root: Path = ROOT) -> dict:
@@ -117,16 +129,9 @@ def card(name: str, root: Path = ROOT) -> dict:
 
 
 def _frames(name: str, root: Path) -> Tensor:
-    entry, path = card(name, root), Path(root) / "explorer" / f"{name}.png"
-    raw = files.read_bytes(path)
-    if disk.sha256_of(raw) != entry["sha256"]:
-        raise RuntimeError(f"{path} is damaged: its checksum is not the one on its card. Restore "
-                           f"both with `git checkout`, or run `python -m dmdkit build explorer`.")
-    height, width = entry["frame"]
-    lengths = [len(values) for values in entry["axes"].values()]
-    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(raw))))
-    frames = sheet.unflatten(0, (-1, height)).unflatten(-1, (-1, width)).transpose(1, 2)
-    return frames.reshape(*lengths, height, width)
+    entry = card(name, root)
+    frames = decoded(Path(root) / "explorer" / f"{name}.png", entry)
+    return frames.reshape(*map(len, entry["axes"].values()), *frames.shape[-2:])
 
 
 def load(models: Sequence[str] = ("teacher",), root: Path = ROOT

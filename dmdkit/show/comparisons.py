@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import (BASELINE, BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, WIDEST, cycled,
-                    few_numbers, new_figure, plain_log, side_by_side, styled)
+                    few_numbers, named_below, new_figure, plain_log, side_by_side, styled)
 
 Scores = dict[str, dict[str, float]]  # by feature space and metric, as a task's scorer gives them
 
 METRICS = {"accuracy": "Accuracy: the class asked for?", "precision": "Precision: like real ones?",
            "recall": "Recall: as varied as real ones?", "density": "Density: among real ones?",
-           "coverage": "Coverage: how much of the variety?",
+           "coverage": "Coverage: how much variety?",
            "frechet_distance": "Fréchet distance: less is better",
            "wasserstein_distance": "Wasserstein distance: less is better"}
 SAMPLERS = {"distilled": (ORANGE, "o-"), "DDIM": (BLUE, "s-"), "ancestral": (GREEN, "^-")}
@@ -47,6 +48,22 @@ def of_study(card: dict, names: Sequence[str] | dict[str, str] | None = None,
     names = list(card["settings"]) if names is None else names
     shown = names if isinstance(names, dict) else {name: name for name in names}
     return {title: _of_setting(card, setting, sampler) for setting, title in shown.items()}
+
+
+def notes(card: dict, names: Sequence[str], space: str = "judge") -> dict[str, str]:
+    """What stands under each of a study's settings: its Fréchet distance, and that of real images.
+    Raises ValueError for a setting without runs."""
+    real = value_of(card["baseline"], space, "frechet_distance")
+    found = {name: [value_of(one, space, "frechet_distance") for one in scores]
+             for name, scores in of_study(card, names).items()}
+    return {name: f"Fréchet distance {_spread(values)} (real images: {real:.2f})"
+            for name, values in found.items()}
+
+
+def _spread(values: Sequence[float]) -> str:
+    """"2.61 (2.34 to 3.01)", the mean and the range."""
+    span = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{span}"
 
 
 def _of_setting(card: dict, setting: str, sampler: str) -> list[Scores]:
@@ -91,7 +108,7 @@ def against_steps(by_name: dict[str, dict[int, float] | float], title: str = "",
             plot_points(axes, points, name, highlight)
         else:
             axes.axhline(points, label=name, **BASELINE)
-    axes.set(xscale="log", yscale="log", xlabel="steps, one call of the network each", ylabel=label)
+    axes.set(xscale="log", yscale="log", xlabel="sampling steps", ylabel=label)
     every = sorted({n for points in by_name.values() if isinstance(points, dict) for n in points})
     powers = [n for n in every if n.bit_count() == 1]  # "400" would touch "512"
     few_numbers(axes.xaxis, powers or every)
@@ -116,13 +133,13 @@ def plot_dots(axes: Axes, by_setting: dict[str, Sequence[float]], base: str) -> 
         axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.7)
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
         if setting == base:
-            axes.axvline(np.mean(values), color=ORANGE, linewidth=0.8)
+            axes.axvline(np.mean(values), color=ORANGE, linewidth=0.8, label=f"mean of {base}")
     axes.set_yticks(range(len(by_setting)), list(by_setting))
 
 
 @styled
 def ablations(scores: dict[str, Sequence[Scores]], baseline: Scores, base: str,
-              metrics: Sequence[tuple[str, str]] = ABLATED) -> Figure:
+              title: str = "", metrics: Sequence[tuple[str, str]] = ABLATED) -> Figure:
     """Every setting's scores, a dot a seed and a bar at their mean; the line of ``base`` runs down
     for comparison, and the dashed one is what real data score.
 
@@ -132,17 +149,21 @@ def ablations(scores: dict[str, Sequence[Scores]], baseline: Scores, base: str,
     if base not in scores:
         raise ValueError(f"There is no setting {base!r} to compare with; there are "
                          f"{', '.join(scores)}.")
-    figure = new_figure(WIDEST, 0.33 * len(scores) + 1.1)
+    figure = new_figure(WIDEST, 0.33 * len(scores) + 1.6, title)
+    figure.get_layout_engine().set(wspace=0.06)  # numbers of neighbouring axes keep apart
     row = side_by_side(figure, len(metrics), sharey=True)
     for axes, metric in zip(row, metrics):
         plot_dots(axes, {setting: [value_of(one, *metric) for one in several]
                          for setting, several in scores.items()}, base)
-        axes.axvline(value_of(baseline, *metric), **BASELINE)
+        axes.axvline(value_of(baseline, *metric), label="real data", **BASELINE)
         axes.set_title(title_of(*metric))
         if metric[1].endswith("distance"):
             axes.set_xscale("log")
             plain_log(axes.xaxis)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
     row[0].invert_yaxis()
+    named_below(figure, row)
     return figure
 
 

@@ -17,10 +17,12 @@ NOT_DRAWN = ("step", "seconds")  # entries of a training's log that are no curve
 # A training's values
 
 def running_mean(values: Sequence[float], width: int) -> np.ndarray:
-    """The mean of each value and of up to ``width`` − 1 before it, (N,)."""
+    """The mean of the ``width`` values around each, fewer at both ends, (N,): a mean of past values
+    alone would lag behind them."""
     sums = np.cumsum(np.insert(np.asarray(values, dtype=float), 0, 0.0))
-    ends = np.arange(1, len(sums))
-    starts = np.maximum(ends - width, 0)
+    n = len(sums) - 1
+    starts = np.maximum(np.arange(n) - (width - 1) // 2, 0)
+    ends = np.minimum(np.arange(n) + width // 2 + 1, n)
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
@@ -157,5 +159,6 @@ def orders(n_steps: Sequence[int], errors: dict[str, dict[str, Sequence[float]]]
         axes.set(xscale="log", yscale="log", xlabel="steps", title=data)
         few_numbers(axes.xaxis, n_steps)
         axes.legend()
+    plain_log(row[0].yaxis)
     row[0].set_ylabel("error of the final points")
     return figure

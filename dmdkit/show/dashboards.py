@@ -24,7 +24,7 @@ from .images import middles, mosaic
 from .plane import plot_plane
 from .progress import are_points, as_images, plot_samples
 from .style import (AMBER, BASELINE, BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, PINK, SKY, WIDEST,
-                    new_figure, side_by_side, styled, unframed)
+                    named_below, new_figure, side_by_side, styled, unframed)
 
 LOSSES = {"matching": BLUE, "regression": ORANGE, "gan": PINK, "fake": GREEN,
           "discriminator": AMBER}
@@ -61,9 +61,7 @@ def plot_losses(axes: Axes, values: dict[str, Sequence[float]], total: int, titl
     for name, line in values.items():
         plot_values(axes, line, LOSSES.get(name) or next(others), SMOOTH, name)
     axes.set(title=title, xlabel="update", xlim=(0, total))
-    if values:
-        logarithmic(axes, values.values())
-        axes.legend()
+    logarithmic(axes, values.values())
 
 
 def plot_brightness(axes: Axes, snapshots: dict[int, dict], real: float, total: int) -> None:
@@ -94,6 +92,7 @@ def plot_discriminator(axes: Axes, probabilities: Tensor) -> None:
     for values, colour, name in zip(probabilities.numpy(), (GREY, AMBER), ("real", "samples")):
         axes.hist(values, bins, color=colour, alpha=0.6, label=name)
     axes.set(title="discriminator:\nreal?", xlabel="probability of real", xlim=(0, 1))
+    axes.set_ylim(top=1.45 * axes.get_ylim()[1])  # room for the names
     axes.legend()
 
 
@@ -114,14 +113,16 @@ def dashboard(snapshots: dict[int, dict[str, Tensor]], values: dict[str, Sequenc
     last = snapshots[step]
     title = title or (f"Update {step} of {total}: look at the samples, their brightness and their "
                       "classes; the losses say little")
-    figure = new_figure(WIDEST, 5.4, title)
+    figure = new_figure(WIDEST, 5.6, title)
     draws = _panels(snapshots, values, total, real_brightness)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     samples, seen = side_by_side(upper, 2, width_ratios=(7, 5.6))
     plot_samples(samples, last["samples"], "G(z), always of the same noise")
     plot_predictions(seen, last)
-    for axes, draw in zip(side_by_side(lower, max(1, len(draws))), draws):
+    row = side_by_side(lower, max(1, len(draws)))
+    for axes, draw in zip(row, draws):
         draw(axes)
+    named_below(lower, row[:2])  # losses and norms are one set of names
     return figure
 
 

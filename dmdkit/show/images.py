@@ -8,15 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data import scale
 from ..schedule import Schedule, v_from_x_eps
-from .style import styled, wrapped
+from .picture import Picture, plain
+from .style import BLUE, ORANGE, WIDEST, styled, wrapped
 
 GAP = 2                   # pixels between the images of a grid
+TO_COME_TO_GO = LinearSegmentedColormap.from_list("ink", [BLUE, "white", ORANGE], 255)
 LINE, EDGE = 0.22, 0.02   # inches: a line of text, and the margin around a grid
+HEADROOM = 1.25           # what is noised is divided by it: noise goes beyond ±1, paper stays light
 
 
 def shades(images: Tensor) -> Tensor:
@@ -65,20 +69,21 @@ def grid(images: Tensor, columns: int | None = None, title: str = "", rows: Sequ
     Args:
         columns: how many stand in a row; all, unless given.
         rows: a name for each row; heads: one for each column.
-        cell: how wide an image is, in inches.
+        cell: how wide an image is, in inches; less where the grid would not fit beside a prompt.
     Raises ValueError for images of another shape.
     """
     columns = min(columns or len(images), len(images))
     picture = mosaic(images, columns)
     lines = -(-len(images) // columns)
-    left = 0.15 + 0.075 * max(map(len, rows)) if rows else EDGE
+    left = 0.15 + 0.075 * max(len(plain(name)) for name in rows) if rows else EDGE
+    cell = min(cell, (WIDEST - left - EDGE) / columns)
     wide = columns * cell
     tall = lines * cell * images.shape[2] / images.shape[3]
     width = left + wide + EDGE
     title = wrapped(title, width) if title else ""
     above = EDGE + _height(max(heads, key=_height, default="")) + _height(title)
     height = above + tall + EDGE
-    figure = Figure((width, height))
+    figure = Picture((width, height))
     axes = figure.add_axes((left / width, EDGE / height, wide / width, tall / height))
     axes.set_axis_off()
     axes.imshow(picture, aspect="auto", extent=(0, columns, lines, 0))
@@ -103,10 +108,9 @@ def forward(schedules: Sequence[Schedule], x: Tensor, eps: Tensor, columns: int 
     shares = np.linspace(0, 1, columns) if columns > 1 else np.ones(1)
     noised = [schedule.noise(x[None], max(round(share * schedule.T) - 1, -1), eps[None])
               for schedule in schedules for share in shares]
-    # noise goes beyond ±1: halved, it is shown whole, and clean ink as dark grey on light grey
     rows = [f"{schedule.name}, T = {schedule.T}" for schedule in schedules]
     heads = ["clean" if share == 0 else f"{share:.0%}" for share in shares]
-    return grid(torch.cat(noised) / 2, columns, title, rows, heads, cell=0.78)
+    return grid(torch.cat(noised) / HEADROOM, columns, title, rows, heads, cell=0.78)
 
 
 def targets(schedule: Schedule, x: Tensor, eps: Tensor, columns: int = 7) -> Figure:
@@ -114,13 +118,15 @@ def targets(schedule: Schedule, x: Tensor, eps: Tensor, columns: int = 7) -> Fig
     W)."""
     times = [round(t) for t in np.linspace(0, schedule.T - 1, columns)]
     x, eps = x[None], eps[None]
+    v = [v_from_x_eps(x, eps, *schedule.at(t, x)) for t in times]
     rows = {"$x_t$, given": [schedule.noise(x, t, eps) for t in times],
-            "x": [x] * columns,
-            "ε": [eps] * columns,
-            "v = αε − σx": [v_from_x_eps(x, eps, *schedule.at(t, x)) for t in times]}
+            "$x$": [x] * columns,
+            r"$\varepsilon$": [eps] * columns,
+            r"$v = \alpha\varepsilon - \sigma x$": v}
     images = torch.cat([image for row in rows.values() for image in row])
     title = "v turns from the noise into the negative of the image"
-    return grid(images / 2, columns, title, list(rows), [f"t = {t}" for t in times], cell=0.8)
+    return grid(images / HEADROOM, columns, title, list(rows), [f"t = {t}" for t in times],
+                cell=0.8)
 
 
 def path(states: Sequence, columns: int = 9, sample: int = 0, title: str = "") -> Figure:
@@ -129,8 +135,24 @@ def path(states: Sequence, columns: int = 9, sample: int = 0, title: str = "") -
     columns = min(columns, len(states))
     picked = [states[round(i)] for i in np.linspace(0, len(states) - 1, columns)]
     predictions = [state.x0[sample] for state in picked]
-    on_the_way = [state.x[sample] / 2 for state in picked[:-1]]
-    end = picked[-1].x[sample]  # an image, and no longer noise
-    images = torch.stack([*predictions, *on_the_way, end])
-    return grid(images, columns, title, [r"$\hat{x}$, predicted at t", "the sample after"],
+    samples = [state.x[sample] for state in picked]
+    return grid(torch.stack([*predictions, *samples]) / HEADROOM, columns, title,
+                [r"$\hat{x}$, predicted at t", "the sample after"],
                 [f"t = {state.t}" for state in picked], cell=0.8)
+
+
+@styled
+def pull(noised: Tensor, real: Tensor, fake: Tensor, title: str = "") -> Figure:
+    """Noised grey samples (N, 1, H, W), what the real and the fake score say of each, and the
+    difference that moves the sample: orange where ink is to come, blue where it is to go."""
+    n, height = len(noised), noised.shape[2] + GAP
+    rows = ["noised", "real says", "fake says", "real − fake"]
+    figure = grid(torch.cat([noised, real, fake, fake]), n, title, rows, cell=0.9)
+    ink = tiles(shades(fake) - shades(real), n, white=0.0)[0].numpy()
+    most = max(float(np.abs(ink).max()), 1e-6)
+    top = len(rows) * 3 * height / (len(rows) * height + GAP)
+    axes = figure.axes[0]
+    axes.imshow(ink, cmap=TO_COME_TO_GO, vmin=-most, vmax=most, aspect="auto",
+                extent=(0, n, len(rows), top))
+    axes.set_ylim(len(rows), 0)
+    return figure

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data import grid
-from .style import (BLACK, BLUE, GREY, ORANGE, WIDEST, boxed, new_figure, side_by_side, styled,
+from .style import (BLACK, BLUE, GREY, ORANGE, WIDEST, boxed, named_below, new_figure, styled,
                     wrapped)
 
 EXTENT = 1.5  # panels show −1.5 … 1.5 on both axes
@@ -131,27 +131,29 @@ def add_scale(figure: Figure, below: list[Axes], view: View) -> None:
     """What the colours of arrows say, as a bar ``below`` panels."""
     bar = figure.colorbar(ScalarMappable(Normalize(0, view.cap), SHADES), ax=below,
                           location="bottom", fraction=0.04, pad=0.02, aspect=60)
-    bar.set_label(f"{view.measure}; {view.cap:g} and more is darkest")
+    measure = view.measure.replace("σₜ", r"$\sigma_t$")  # as pages write it, which set no formulas
+    bar.set_label(f"{measure}; {view.cap:g} and more look alike")
 
 
-def plane_figure(n: int, size: float, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with n panels of the plane in a row, ``size`` inches each or less."""
-    size = min(size, WIDEST / n)
-    figure = new_figure(size * n, size + 0.6, title)
-    return figure, side_by_side(figure, n)
+def plane_figure(n: int, size: float, title: str, columns: int | None = None,
+                 flatness: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """A figure with n panels of the plane, ``size`` inches wide and ``flatness`` times as high, in
+    rows of so many ``columns``, or else in as few rows as hold them, all as long as can be."""
+    rows = -(-n // (columns or int(WIDEST / size)))
+    columns = columns or -(-n // rows)
+    size = min(size, WIDEST / columns)
+    figure = new_figure(size * columns, (flatness * size + 0.25) * rows + 0.35, title)
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in every[n:]:
+        axes.set_axis_off()
+    return figure, every[:n]
 
 
 @styled
 def clouds(by_name: dict[str, Tensor], title: str = "", columns: int | None = None,
            extent: float = EXTENT) -> Figure:
-    """Points (N, 2) by name, a panel each, so many ``columns`` in a row (all, unless given)."""
-    columns = columns or len(by_name)
-    rows = -(-len(by_name) // columns)
-    size = min(2.3, WIDEST / columns)
-    figure = new_figure(size * columns, (size + 0.25) * rows + 0.35, title)
-    every = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in every[len(by_name):]:
-        axes.set_axis_off()
+    """Points (N, 2) by name, a panel each, in rows of so many ``columns`` if given."""
+    figure, every = plane_figure(len(by_name), 2.2, title, columns)
     for axes, (name, x) in zip(every, by_name.items()):
         axes.scatter(*x.T.numpy(force=True), s=2, color=BLUE, alpha=0.5, linewidths=0)
         plot_plane(axes, name, extent)
@@ -166,71 +168,78 @@ def paths(by_name: dict[str, Tensor], log_density: Callable[[Tensor], Tensor], t
 
     by_name: (S, m, 2), the points at S moments; log_density: takes points (N, 2), returns (N,).
     """
-    figure, row = plane_figure(len(by_name), 2.3, title)
+    figure, every = plane_figure(len(by_name), 3.6, title)
     behind = density(log_density, 60, extent)
-    for axes, (name, path) in zip(row, by_name.items()):
+    for axes, (name, path) in zip(every, by_name.items()):
         plot_density(axes, behind, extent)
         plot_path(axes, path[:1 + round(share * (len(path) - 1))].numpy())
         plot_plane(axes, name, extent)
+    named_below(figure, every)
     return figure
 
 
 def plot_path(axes: Axes, path: np.ndarray) -> None:
     """The ways of points, (S, m, 2): black where they start, orange where they are."""
-    axes.plot(*path.transpose(2, 0, 1), color=GREY, linewidth=0.6, alpha=0.8)
-    axes.scatter(*path[0].T, s=5, color=BLACK, linewidths=0, zorder=2)
-    axes.scatter(*path[-1].T, s=14, color=ORANGE, edgecolors="white", linewidths=0.4, zorder=3)
+    axes.plot(*path.transpose(2, 0, 1), color=GREY, linewidth=0.7, alpha=0.8)
+    axes.scatter(*path[0].T, s=10, color=BLACK, linewidths=0, zorder=2, label="start")
+    axes.scatter(*path[-1].T, s=22, color=ORANGE, edgecolors="white", linewidths=0.4, zorder=3,
+                 label="end")
 
 
 @styled
-def aims(path: Sequence[Tensor], by_name: dict[str, Tensor],
-         log_density: Callable[[Tensor], Tensor], title: str = "",
-         extent: float = EXTENT) -> Figure:
-    """The same steps of a sampler, and what a single step might aim at instead: a panel each.
+def aims(path: Tensor, by_name: dict[str, Tensor], log_density: Callable[[Tensor], Tensor],
+         title: str = "", extent: float = EXTENT) -> Figure:
+    """A point on its way through some steps of a sampler, and all that a single step might aim at
+    instead: a panel each.
 
-    path: the points (N, 2) at each moment, the noisiest first; by_name: what is aimed at, (N, 2).
+    path: the point at each moment, (S, 2), the noisiest first; by_name: what is aimed at, (N, 2).
     """
-    figure, row = plane_figure(len(by_name), 4.2, title)
+    figure, every = plane_figure(len(by_name), 4.2, title)
     behind = density(log_density, 60, extent)
-    for axes, (name, aim) in zip(row, by_name.items()):
+    for axes, (name, aim) in zip(every, by_name.items()):
         plot_density(axes, behind, extent)
-        plot_aim(axes, torch.stack(list(path)).numpy(), aim.numpy(), name.split(":")[0])
+        plot_aim(axes, path.numpy(), aim.numpy())
         plot_plane(axes, name, extent)
+    named_below(figure, every)
     return figure
 
 
-def plot_aim(axes: Axes, steps: np.ndarray, aim: np.ndarray, name: str) -> None:
-    """A sampler's steps (S, m, 2), and straight lines from their start to what is aimed at."""
-    straight = np.stack([steps[0], aim])
-    axes.plot(*straight.transpose(2, 0, 1), ":", color=ORANGE, linewidth=1)
-    axes.plot(*steps.transpose(2, 0, 1), color=BLUE, linewidth=1.6)
-    axes.plot(*steps[0].T, "o", color=BLACK, markersize=4, label="$x_t$")
-    axes.plot(*steps[-1].T, "s", color=BLUE, markersize=4, label="after the teacher's two steps")
-    axes.plot(*aim.T, "*", color=ORANGE, markersize=9, label=name)
-    axes.legend(loc="best")
+def plot_aim(axes: Axes, steps: np.ndarray, aim: np.ndarray) -> None:
+    """A sampler's steps (S, 2), and straight lines from their start to what is aimed at, (N, 2)."""
+    for end in aim:
+        axes.plot(*np.stack([steps[0], end]).T, color=ORANGE, linewidth=0.7, alpha=0.5)
+    axes.plot(*steps.T, color=BLUE)
+    axes.plot(*steps[0], "o", color=BLACK, markersize=6, label="$x_t$")
+    axes.plot(*steps[-1], "s", color=BLUE, label="after the teacher's two steps")
+    axes.plot(*aim.T, "*", color=ORANGE, markersize=9, markeredgecolor="white",
+              markeredgewidth=0.4, label="what one step might aim at")
 
 
 @styled
 def predictions(log_density: Callable[[Tensor], Tensor], real, fake, x: Tensor,
-                times: Sequence[int], noise: Tensor, title: str = "") -> Figure:
+                times: Sequence[int], noise: Tensor, title: str = "",
+                seen: tuple[float, float] = (1.2, 0.5)) -> Figure:
     """What both denoisers say of one sample x (2,) at each of ``times``, a panel each, under
     several ``noise`` (K, 2): every μ_fake, every μ_real, and the arrow between their means, which
-    is where x is sent."""
-    figure, row = plane_figure(len(times), 2.3, title)
-    behind = density(log_density)
-    for axes, t in zip(row, times):
+    is where x is sent. seen: how far the panels reach to the right and up."""
+    across, up = seen
+    figure, every = plane_figure(len(times), 4.3, title, flatness=up / across)
+    behind = density(log_density, 80)
+    for axes, t in zip(every, times):
         plot_density(axes, behind)
         x_t = real.schedule.noise(x.expand_as(noise), t, noise)
+        axes.plot(*x.numpy(), "*", color=BLACK, markersize=15, label="x")  # under the dots
         plot_means(axes, fake(x_t, t).x.numpy(force=True), real(x_t, t).x.numpy(force=True))
-        axes.plot(*x.numpy(), "*", color=BLACK, markersize=11, label="x")
         plot_plane(axes, f"t = {t}")
-    row[0].legend(loc="lower left")
+        axes.set(xlim=(-across, across), ylim=(-up, up))
+    named_below(figure, every)
     return figure
 
 
 def plot_means(axes: Axes, mu_fake: np.ndarray, mu_real: np.ndarray) -> None:
     """Predictions (K, 2) of both scores, and the arrow between their means."""
     for mu, colour, name in ((mu_fake, ORANGE, "fake"), (mu_real, BLUE, "real")):
-        axes.scatter(*mu.T, s=10, color=colour, alpha=0.5, linewidths=0, label=rf"$\mu_{{{name}}}$")
+        axes.scatter(*mu.T, s=16, color=colour, alpha=0.6, linewidths=0, zorder=3,
+                     label=rf"$\mu_\mathrm{{{name}}}$")
     arrow = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.8}
     axes.annotate("", xy=mu_real.mean(0), xytext=mu_fake.mean(0), arrowprops=arrow)

@@ -3,6 +3,7 @@ Each function takes values and returns a matplotlib Figure. Samples are images o
 points of the plane."""
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from .plane import Panel, View, plot_panel, plot_plane
 from .style import (BASELINE, BLUE, WIDEST, coloured, new_figure, plain_log, side_by_side, styled)
 
 UPDATES = "updates of the generator"
+MOST_BANDS = 4  # that can be told apart in one panel
 
 
 def are_points(samples: Tensor) -> bool:
@@ -122,7 +124,8 @@ def class_imbalance(counts: Tensor) -> np.ndarray:
 def drift(runs: dict[str, dict], real_brightness: float, title: str = "") -> Figure:
     """Mean brightness of the samples over training, and their class imbalance. runs: by setting,
     "steps" (F,), "brightness" (seeds, F), of which the first is thick, and the first one's
-    "snapshots" with "classes" (F, classes)."""
+    "snapshots" with "classes" (F, classes). The steadiest setting sets the scale of the brightness:
+    one that collapses leaves the panel."""
     figure = new_figure(WIDEST, 3, title)
     bright, classes = side_by_side(figure, 2)
     for colour, name, run in coloured(runs):
@@ -130,11 +133,18 @@ def drift(runs: dict[str, dict], real_brightness: float, title: str = "") -> Fig
         imbalance = class_imbalance(run["snapshots"]["classes"])
         classes.plot(run["steps"], imbalance, color=colour, label=name)
     bright.axhline(real_brightness, **BASELINE)
-    bright.set(title="mean brightness (dashed: real images)", xlabel=UPDATES)
-    classes.set(title="class imbalance: share in classes that have too many", xlabel=UPDATES,
+    reach = 4 * min(_strays(run["brightness"], real_brightness) for run in runs.values())
+    bright.set(title="Mean brightness (dashed: real images)", xlabel=UPDATES,
+               ylim=(real_brightness - reach, real_brightness + reach))
+    classes.set(title="Class imbalance: share in classes that have too many", xlabel=UPDATES,
                 ylim=(0, None))
     classes.legend()
     return figure
+
+
+def _strays(brightness: Tensor, real: float) -> float:
+    """How far a setting's brightness goes from that of real images."""
+    return max(0.01, float((brightness - real).abs().max()))
 
 
 def plot_seeds(axes: Axes, steps: Tensor, values: Tensor, colour: str) -> None:
@@ -151,20 +161,34 @@ def plot_band(axes: Axes, steps: Tensor, values: Tensor, colour: str, label: str
     axes.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0)
 
 
+def plot_ends(axes: Axes, steps: Tensor, values: Tensor, colour: str, label: str,
+              place: float) -> None:
+    """The mean of several copies' values (F, copies), and beside its end, at a ``place`` in 0 … 1,
+    a bar from the least to the largest."""
+    axes.plot(steps, values.mean(1), color=colour, label=label)
+    at = float(steps[-1]) * (1.03 + 0.2 * place)
+    axes.vlines(at, float(values[-1].min()), float(values[-1].max()), color=colour, linewidth=2.5)
+    axes.plot(at, float(values[-1].mean()), "o", color=colour, markeredgecolor="white")
+
+
 @styled
 def modes(runs: dict[str, dict], baseline: float, n_modes: int, title: str = "") -> Figure:
     """Modes covered and Wasserstein distance to the data over training: the mean of a run's
-    copies, and a band from the least to the largest. runs: by setting, "steps" (F,) and "snapshots"
-    with "modes" and "distance" (F, copies); baseline: the distance of two samples of the data."""
+    copies, and a band from the least to the largest; of more than four runs, whose bands would hide
+    each other, a bar at the end. runs: by setting, "steps" (F,) and "snapshots" with "modes" and
+    "distance" (F, copies); baseline: the distance of two samples of the data."""
     figure = new_figure(WIDEST, 3, title)
     covered, far = side_by_side(figure, 2)
-    for colour, name, run in coloured(runs):
-        plot_band(covered, run["steps"], run["snapshots"]["modes"].float(), colour, name)
-        plot_band(far, run["steps"], run["snapshots"]["distance"], colour, name)
+    for i, (colour, name, run) in enumerate(coloured(runs)):
+        draw = plot_band if len(runs) <= MOST_BANDS else partial(plot_ends, place=i / len(runs))
+        draw(covered, run["steps"], run["snapshots"]["modes"].float(), colour, name)
+        draw(far, run["steps"], run["snapshots"]["distance"], colour, name)
     covered.axhline(n_modes, **BASELINE)
     covered.set(title=f"Modes covered, of {n_modes}", xlabel=UPDATES, ylim=(0, n_modes * 1.05))
     far.axhline(baseline, label="two samples of the data", **BASELINE)
     far.set(title="Wasserstein distance to the data", xlabel=UPDATES, yscale="log")
     plain_log(far.yaxis)
-    figure.legend(*far.get_legend_handles_labels(), loc="outside right center")
+    spread = "band" if len(runs) <= MOST_BANDS else "bar, at the end"
+    figure.legend(*far.get_legend_handles_labels(), loc="outside right center",
+                  title=f"line: mean of the runs\n{spread}: least to largest")
     return figure

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..sample import posterior as posterior_of
 from ..schedule import Schedule
-from .images import mosaic
+from .images import HEADROOM, mosaic
+from .picture import Picture
 from .style import (BLACK, BLUE, GREY, LINES, ORANGE, WIDEST, coloured, cycled, new_figure,
                     side_by_side, styled, without_scale)
 
@@ -33,10 +34,11 @@ def noised(schedule: Schedule, x: Tensor, eps: Tensor, t: int) -> Figure:
     and σ."""
     u = (t + 1) / schedule.T
     alpha, sigma = (float(value) for value in schedule.at(t, x[:1]))
-    figure = Figure((8.2, 2.1))
-    figure.suptitle(f"t = {t}: $x_t$ = {alpha:.2f} x + {sigma:.2f} ε", y=0.98)
+    figure = Picture((8.2, 2.1))
+    mixed = rf"$x_t = {alpha:.2f}\,x + {sigma:.2f}\,\varepsilon$"
+    figure.suptitle(f"Noised to t = {t}: {mixed}", y=0.98)
     pictures = figure.add_axes((0.01, 0.08, 0.66, 0.76))
-    pictures.imshow(mosaic(schedule.noise(x, t, eps) / 2, len(x)))
+    pictures.imshow(mosaic(schedule.noise(x, t, eps) / HEADROOM, len(x)))
     pictures.set_axis_off()
     axes = figure.add_axes((0.74, 0.24, 0.24, 0.58))
     plot_alpha_sigma(axes, schedule)
@@ -58,8 +60,8 @@ def alpha_sigma(several: Sequence[Schedule]) -> Figure:
         log_snr = schedule.snr()[kept].log().numpy()
         right.plot(u[kept], log_snr, style, color=BLACK, label=schedule.name)
     left.set(title="How much image, how much noise", xlabel="t / T")
-    right.set(title="log SNR: where the time is spent", xlabel="t / T", ylabel="log α²/σ²",
-              xlim=(0, 1))
+    right.set(title="log SNR: where the time is spent", xlabel="t / T", xlim=(0, 1),
+              ylabel=r"$\log\ \alpha^2/\sigma^2$")
     right.axhline(0, color=GREY, linewidth=0.8)
     right.legend()
     return figure
@@ -158,7 +160,7 @@ def on_a_line(data, schedule: Schedule, times: Sequence[int], title: str = "",
     density.set(title="density $p_t$: the noise fills the gap", ylim=(0, None))
     without_scale(density)
     score.set(title=r"$\sigma_t$ · score: the slope of $\log p_t$", ylim=(-3, 3))
-    mean.set(title="denoised mean μ: from step to constant")
+    mean.set(title="denoised mean μ: step to constant")
     for axes in (density, score, mean):
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set(xlim=(-extent, extent), xlabel="$x_t$")

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullLocator
+
+from .picture import KIT, Picture
 
 # Colours that the colour-blind tell apart (Okabe & Ito 2008)
 BLUE = "#0072B2"
@@ -25,9 +27,8 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 BASELINE = {"color": GREY, "linestyle": "--", "linewidth": 1}
 
-KIT = "dmdkit.show.kit"  # matplotlib finds the style file in the package by this name
-WIDEST = 8.8             # inches that fit beside a notebook's prompt
-CHARACTERS = 12          # of a title fit in an inch
+WIDEST = 8.8     # inches that fit beside a notebook's prompt
+CHARACTERS = 12  # of a title fit in an inch
 
 
 def styled(draw: Callable) -> Callable:
@@ -43,7 +44,7 @@ def styled(draw: Callable) -> Callable:
 def new_figure(width: float, height: float, title: str = "") -> Figure:
     """An empty figure, in inches, that lays itself out; a title that is too wide for it is
     wrapped."""
-    figure = Figure((width, height), layout="constrained")
+    figure = Picture((width, height), layout="constrained")
     if title:
         figure.suptitle(wrapped(title, width))
     return figure
@@ -57,6 +58,14 @@ def wrapped(title: str, width: float) -> str:
 def side_by_side(figure: Figure, n: int, **options) -> list[Axes]:
     """n panels in a row. options: what ``Figure.subplots`` takes."""
     return list(figure.subplots(1, n, squeeze=False, **options)[0])
+
+
+def named_below(figure: FigureBase, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, below them: it names what any of them draws, once."""
+    found = {name: handle for axes in panels
+             for handle, name in zip(*axes.get_legend_handles_labels())}
+    if found:
+        figure.legend(found.values(), found, loc="outside lower center", ncols=6)
 
 
 def cycled(values: Sequence, n: int) -> list:

@@ -31,7 +31,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "alpha[t[0]] * x + sigma[t[0]] * eps": "the first one",
         "alpha[t - 1].view(-1, 1, 1, 1) * x + sigma[t - 1].view(-1, 1, 1, 1) * eps": "off by one",
         "alpha[t].view(-1, 1, 1, 1)**0.5 * x + (1 - alpha[t].view(-1, 1, 1, 1))**0.5 * eps":
-            "term by term",
+            "x is multiplied by",
         "alpha[t].view(-1, 1, 1, 1) * x + sigma[t].view(-1, 1, 1, 1) * torch.randn_like(x)":
             "random",
         "x.mul_(alpha[t].view(-1, 1, 1, 1)).add_(sigma[t].view(-1, 1, 1, 1) * eps)": "in place",

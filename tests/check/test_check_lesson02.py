@@ -40,7 +40,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "x_t + sigma**2 * score / alpha": "Only the score",
         "x_t / alpha + sigma**2 * score": "Only x_t",
         "alpha * (x_t + sigma**2 * score)": "multiplied by α",
-        "(x_t + sigma**2 * score) / alpha**2": "term by term",
+        "(x_t + sigma**2 * score) / alpha**2": "in each sample but for a factor",
     },
     "ex_2_3": {
         "(-distance**2 / (2 * sigma**2)).softmax(0) @ points": "wrong axis",
@@ -49,7 +49,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "(-distance / (2 * sigma**2)).softmax(1) @ points": "distance must be squared",
         "(-distance**2 / (2 * sigma)).softmax(1) @ points": "σ must be squared",
         "(-distance**2 / sigma**2).softmax(1) @ points": "2 is missing",
-        "(-distance**2 / 2 * sigma**2).softmax(1) @ points": "term by term",
+        "(-distance**2 / 2 * sigma**2).softmax(1) @ points": "1/sigma in place of sigma",
         "alpha * (-distance**2 / (2 * sigma**2)).softmax(1) @ points": "mean of α x",
         "points[distance.argmin(1)]": "nearest",
         "points.mean(0).expand(len(x_t), 2)": "plain mean",

@@ -58,7 +58,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "(z_s - ratio * z_t) / (alpha_t - ratio * alpha_s)": "exchanged in the denominator",
         "(z_s - z_t) / (alpha_s - alpha_t)": "ratio is missing",
         "(z_s - sigma_s * z_t) / (alpha_s - sigma_s * alpha_t)": "divide it by σ_t",
-        "z_s - ratio * z_t / alpha_s - ratio * alpha_t": "term by term",
+        "z_s - ratio * z_t / alpha_s - ratio * alpha_t": "z_s is multiplied by 1 where",
         "x + 1e-2 * torch.randn_like(z_t)": "fresh noise",
         "(z_s - sigma_s.reshape(-1) / sigma_t.reshape(-1) * z_t) / alpha_s":
             "nothing has to be reshaped",
@@ -81,7 +81,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "z_t - delta.sin() * v": "z_t is not scaled",
         "delta.cos() * z_t - v": "v is not scaled",
         "delta.cos() * z_t - delta.sin() * torch.randn_like(v)": "deterministic",
-        "delta.cos() * (z_t - delta.sin() * v)": "term by term",
+        "delta.cos() * (z_t - delta.sin() * v)": "What multiplies z_t is right",
         "delta.reshape(-1).cos() * z_t - delta.reshape(-1).sin() * v": "nothing has to be reshaped",
         "z_t.mul_(delta.cos()).sub_(delta.sin() * v)": "in place",
     },

@@ -77,6 +77,7 @@ CALLS = {
     "images.forward": lambda: images.forward([COSINE, LINEAR], X[3], EPS[3]),
     "images.targets": lambda: images.targets(COSINE, X[5], EPS[5]),
     "images.path": lambda: images.path(STATES, sample=3, title=TITLE),
+    "images.pull": lambda: images.pull(EPS[:4], X[:4], X[4:8], TITLE),
     "schedules.noised": lambda: schedules.noised(COSINE, X[:6], EPS[:6], 400),
     "schedules.alpha_sigma": lambda: schedules.alpha_sigma([COSINE, LINEAR]),
     "schedules.last_step": lambda: schedules.last_step([COSINE, LINEAR], X, EPS),
@@ -108,7 +109,7 @@ CALLS = {
     "plane.clouds": lambda: plane.clouds({str(i): POINTS for i in range(5)}, TITLE, columns=4),
     "plane.paths": lambda: plane.paths({str(i): POINTS.reshape(4, 10, 2) for i in range(6)},
                                        RING.log_density, TITLE),
-    "plane.aims": lambda: plane.aims([POINTS[:9]] * 3, {"x: the data": POINTS[:9]},
+    "plane.aims": lambda: plane.aims(POINTS[:3], {"the data": POINTS[:9], "the one": POINTS[:1]},
                                      RING.log_density, TITLE),
     "plane.predictions": lambda: plane.predictions(
         RING.log_density, EXACT, score.Exact(score.two_modes(), COSINE), POINTS[0],

@@ -10,11 +10,18 @@ from dmdkit import files, schedule
 from dmdkit.show import comparisons, curves, progress, schedules
 
 
-def test_the_running_mean_is_of_the_last_values_only():
+def test_the_running_mean_is_of_the_values_around():
     values = [4.0, 2.0, 6.0, 0.0, 8.0]
-    wanted = [np.mean(values[max(0, i - 2):i + 1]) for i in range(5)]
-    np.testing.assert_allclose(curves.running_mean(values, 3), wanted)
+    np.testing.assert_allclose(curves.running_mean(values, 3), [3, 4, 8 / 3, 14 / 3, 4])
+    np.testing.assert_allclose(curves.running_mean(values, 1), values)
     assert curves.running_mean([], 3).shape == (0,)
+
+
+@pytest.mark.parametrize("width", [4, 25])
+def test_the_running_mean_of_what_falls_steadily_does_not_lag(width):
+    line = np.arange(100.0)[::-1]
+    middle = slice(width, -width)
+    assert np.abs(curves.running_mean(line, width) - line)[middle].max() <= 0.5
 
 
 def test_a_curve_of_what_is_not_positive_has_a_plain_axis():
@@ -121,6 +128,16 @@ def test_a_study_is_read_from_its_card():
     assert found == {"other": [{"classifier": {"coverage": 0}}, {"classifier": {"coverage": 1}}]}
     with pytest.raises(ValueError, match="no runs of 'c'; there are a, b"):
         comparisons.of_study(card, ["c"])
+
+
+def test_a_setting_is_noted_with_its_distance():
+    card = {"baseline": {"judge": {"frechet_distance": 0.484}}, "settings": {"a": {}, "b": {}},
+            "results": [{"setting": name, "sampling": {"sampler": "ddim"}, "seed": seed, "values": {
+                "judge": {"frechet_distance": far}}}
+                        for name, seed, far in (("a", 0, 2.5), ("a", 1, 3.0), ("b", 0, 304.4))]}
+    assert comparisons.notes(card, ["b", "a"]) == {
+        "b": "Fréchet distance 304 (real images: 0.48)",
+        "a": "Fréchet distance 2.75 (2.5 to 3) (real images: 0.48)"}
 
 
 def test_a_run_without_figures_is_left_out_of_the_dots():

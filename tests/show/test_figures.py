@@ -2,6 +2,7 @@
 nothing."""
 import functools
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from figures import CALLS, EPS, FIELD, MODULES, SEEN, VALUES, X, rendered
 from matplotlib import colormaps, pyplot, rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from dmdkit.show import style
 
@@ -61,10 +63,39 @@ def drawn(name: str) -> tuple[Figure, list, np.ndarray]:
 @each
 def test_a_figure_is_drawn_and_its_text_is_10_pixels_high_and_more(name):
     figure, _, picture = drawn(name)
-    assert picture[..., :3].std() > 5 and figure.get_size_inches()[0] <= 10
+    assert picture[..., :3].std() > 5 and figure.get_size_inches()[0] <= style.WIDEST + 0.2
     sizes = {text.get_text(): text.get_fontsize() * figure.dpi / 72
              for text in figure.findobj(Text) if text.get_text()}
     assert min(sizes.values(), default=10) >= 10, sizes
+
+
+@style.styled
+def texts(figure: Figure) -> dict[Text, Bbox]:
+    """The texts of a figure, and where they stand: no numbers beyond an axis' end, nor what belongs
+    to axes that are switched off."""
+    figure.draw_without_rendering()
+    unseen = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            unseen |= set() if axes.axison else {axis.label}
+            for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+                seen = axes.axison and low - 1e-9 <= tick.get_loc() <= high + 1e-9
+                unseen |= {tick.label2} if seen else {tick.label1, tick.label2}
+    return {text: text.get_window_extent() for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text().strip() and text not in unseen}
+
+
+@each
+def test_no_text_of_a_figure_lies_on_another_or_is_cut_off(name):
+    figure = drawn(name)[0]
+    found = texts(figure)
+    for (one, place), (other, beside) in itertools.combinations(found.items(), 2):
+        shared = Bbox.intersection(place, beside)
+        touch = shared is not None and shared.width > 1 and shared.height > 2  # pixels
+        assert not touch, (one.get_text(), other.get_text())
+    for text, place in found.items():
+        assert place.x0 > -4 and place.x1 < figure.bbox.width + 4, text.get_text()
 
 
 @each
@@ -100,7 +131,8 @@ def test_more_names_than_colours_are_all_drawn():
     found = style.coloured({str(i): i for i in range(16)})
     assert [value for _, _, value in found] == list(range(16))
     assert found[0][0] == found[7][0] == found[14][0] == style.BLUE
-    assert len(drawn("progress.modes")[0].axes[0].lines) == 9 + 1  # and a dashed one
+    names = drawn("progress.modes")[0].axes[0].get_legend_handles_labels()[1]
+    assert names == [f"run {i}" for i in range(9)]
 
 
 def test_a_title_that_is_too_wide_is_wrapped():

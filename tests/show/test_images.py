@@ -4,10 +4,12 @@ import io
 import numpy as np
 import pytest
 import torch
+from figures import EPS, X
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from dmdkit import data
-from dmdkit.show import images
+from dmdkit.show import images, style
 from dmdkit.show.players import page
 
 SHAPES = [(1, 28, 28), (3, 16, 16), (1, 8, 12), (3, 5, 3)]
@@ -76,6 +78,23 @@ def test_fewer_images_than_columns_fill_the_row():
     figure = images.grid(torch.zeros(2, 1, 4, 4), columns=10, heads=["a", "b"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b"]
     assert figure.axes[0].get_images()[0].get_extent() == [0, 2, 1, 0]
+
+
+def test_the_pull_is_orange_where_the_real_score_sees_more_ink():
+    real, fake = torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), -1.0)
+    real[0, 0, 1, 2] = fake[1, 0, 3, 0] = 1.0  # ink that is to come, and ink that is to go
+    ink = images.pull(torch.zeros(2, 1, 4, 4), real, fake).axes[0].images[1]
+    values = ink.get_array()
+    assert values[2 + 1, 2 + 2] == 1 and values[2 + 3, 2 + 6 + 0] == -1 and values.sum() == 0
+    colours = ink.to_rgba(np.array([-1.0, 0.0, 1.0]))[:, :3]
+    assert [to_hex(colour).upper() for colour in colours] == [style.BLUE, "#FFFFFF", style.ORANGE]
+
+
+def test_the_rows_of_a_pull_lie_below_each_other():
+    axes = images.pull(EPS[:4], X[:4], X[4:8]).axes[0]
+    assert axes.get_ylim() == (4, 0) and axes.get_xlim() == (0, 4)
+    left, right, bottom, top = axes.images[1].get_extent()
+    assert (left, right, bottom) == (0, 4, 4) and 2.9 < top < 3
 
 
 def test_titles_and_heads_of_several_lines_have_room():

@@ -1,14 +1,14 @@
-"""What players have in common, the player of frames, and live sliders."""
-import itertools
+"""What players have in common, and the player of frames."""
+import base64
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 from figures import pixels
+from matplotlib.figure import Figure
 
-from dmdkit.show.players import choices, frames, live, page
+from dmdkit.show.players import choices, frames, page
 
 AXES = {"sampler": ["DDIM", "DDPM"], "digit": ["0", "1", "2"], "steps": ["1", "4", "16", "400"]}
 
@@ -24,76 +24,9 @@ def spec(bundle) -> dict:
     return json.loads(re.search(r"const spec = (\{.*\});$", bundle.html, re.M)[1])
 
 
-# Live sliders
-
-def test_frames_slider_shows_the_frame_of_each_value(stack):
-    files = [page.encode(frame) for frame in stack[0, 0]]
-    box = live.frames_slider(files, [1, 4, 16, 400], "steps")
-    assert bytes(box.image.value) == files[0] and box.slider.continuous_update
-    for value, file in zip([400, 1, 16, 4], [files[3], files[0], files[2], files[1]]):
-        box.slider.value = value
-        assert bytes(box.image.value) == file
-
-
-@pytest.mark.parametrize("n, values", [(1, [1, 2]), (1, []), (0, [])])
-def test_frames_slider_wants_one_frame_a_value(n, values):
-    with pytest.raises(ValueError, match=f"at least one; got {n} frames and {len(values)} values"):
-        live.frames_slider([b"one"] * n, values, "steps")
-
-
-@pytest.mark.parametrize("values", [[0, 1, 1], [0, 1, 1.0]])
-def test_a_value_that_is_there_twice_is_refused(values):
-    """The second one's frame would never be shown."""
-    with pytest.raises(ValueError, match="The values of 'steps' must .* all different; 1.* twice"):
-        live.frames_slider([b"a", b"b", b"c"], values, "steps")
-
-
-def test_live_sliders_repaint_for_every_combination(stack):
-    drawn = []
-
-    def draw(**values):
-        drawn.append(values)
-        return page.encode(frames.pick(stack, AXES, **values))
-
-    box = live.sliders(draw, AXES, start={"steps": "400"})
-    assert box.slider is box.controls["steps"]
-    assert drawn == [{"sampler": "DDIM", "digit": "0", "steps": "400"}]
-    for corner in itertools.product(*AXES.values()):
-        for name, value in zip(AXES, corner):
-            box.controls[name].value = value
-        where = tuple(values.index(value) for values, value in zip(AXES.values(), corner))
-        assert np.array_equal(pixels(box.image.value), stack[where].numpy()), corner
-
-
-def test_what_goes_wrong_in_drawing_is_shown_and_raised():
-    def draw(n):
-        if n == 2:
-            raise RuntimeError("no <such> picture")
-        return b"picture %d" % n
-
-    box = live.sliders(draw, {"n": [1, 2, 3]})
-    with pytest.raises(RuntimeError, match="no <such> picture"):
-        box.slider.value = 2
-    assert "At n = 2, drawing failed: RuntimeError: no &lt;such&gt; picture" in box.message.value
-    assert box.image.layout.display == "none" and box.message in box.children
-    box.slider.value = 3
-    assert box.message.value == "" and box.image.layout.display is None
-    assert bytes(box.image.value) == b"picture 3"
-
-
-@pytest.mark.parametrize("options, start, message", [
-    ({"n": [1, 1]}, None, "values of 'n' must .* all different"),
-    ({"n": []}, None, "values of 'n' must be at least one"),
-    ({"n": [1, 2]}, {"n": 3}, "There is no n = 3; there is n in 1, 2"),
-    ({"n": [1, 2]}, {"m": 1}, "There is no m = 1; there is n in 1, 2")])
-def test_live_sliders_say_what_does_not_fit(options, start, message):
-    with pytest.raises(ValueError, match=message):
-        live.sliders(lambda **at: b"", options, start)
-
-
-def test_a_start_may_be_told_as_text():
-    box = live.sliders(lambda n, t: b"", {"n": [1, 2], "t": [10, 20]}, {"n": "2", "t": 20})
-    assert {name: control.value for name, control in box.controls.items()} == {"n": 2, "t": 20}
+def sprite_of(given: dict) -> torch.Tensor:
+    """All pictures of a player in one, (H, W) or (H, W, 3) uint8."""
+    return torch.from_numpy(pixels(base64.b64decode(given["sprite"].split(",")[1])))
 
 
 def test_png_of_a_figure_closes_it():
@@ -106,6 +39,16 @@ def test_png_of_a_figure_closes_it():
 
 
 # Choices
+
+@pytest.mark.parametrize("name, value, said", [
+    ("t", "543", "t = 543"), ("update", "1800", "update 1,800"), ("steps", "1", "1 step"),
+    ("steps", "16", "16 steps"), ("training step", "24", "training step 24"),
+    ("guidance w", "0.25", "guidance w = 0.25"), ("setting", "1 : 2", "1 : 2"),
+    ("training", "75%", "75%"), ("sampler", "DDIM", "DDIM"), ("fresh noise", "0.5", "fresh noise 0.5")])
+def test_values_are_read_out_as_one_says_them(name, value, said):
+    assert choices.readout(name, value) == said
+
+
 
 def test_captions_keep_only_the_axes_that_they_depend_on():
     axes = choices.named({"a": [1, 2], "b": "xyz", "c": [0]})
@@ -160,7 +103,7 @@ def key(bundle) -> str:
 
 def test_a_players_id_follows_its_content(stack):
     one, other = stack.clone(), stack.clone()
-    other[0, 0, 0, 0, 0] += 1
+    other[0, 0, 0, 0, 0] ^= 128
     again = key(frames.player(stack, AXES))
     assert key(frames.player(one, AXES)) == again
     others = [frames.player(other, AXES), frames.player(one, AXES, title="another"),
@@ -195,7 +138,7 @@ def test_a_player_survives_hostile_text(stack, title):
 
 @pytest.mark.parametrize("rows", [None, "sampler", "digit", "steps"])
 def test_a_contact_sheet_of_every_axis(stack, rows):
-    assert pixels(frames.player(stack, AXES, rows=rows).png).ndim == 3
+    assert pixels(frames.player(stack, AXES, rows=rows).png).std() > 0
 
 
 @pytest.mark.parametrize("shape, n, shown", [((28, 28), 10, 10), ((57, 144), 13, 5),
@@ -214,8 +157,9 @@ def test_a_player_over_colour_and_a_single_axis():
 
 
 @pytest.mark.parametrize("height, width, panels, wanted", [
-    (28, 28, 1, 252 / 28), (28, 28, 2, 340 / 2 / 28), (28, 28, 3, 720 / 3 / 28),
-    (57, 144, 1, 252 / 57), (57, 144, 2, 720 / 2 / 144), (400, 1000, 1, 252 / 400)])
+    (28, 28, 1, 252 / 28), (28, 28, 2, (340 / 2 - 8) / 28), (28, 28, 3, 252 / 28),
+    (57, 144, 1, 252 / 57), (57, 144, 2, (848 / 2 - 8) / 144), (400, 1000, 1, 252 / 400),
+    (28, 289, 1, 848 / 289), (28, 289, 3, 848 / 289)])
 def test_a_picture_is_as_large_as_there_is_room(height, width, panels, wanted):
     """Not a whole number of times, which was once for ten digits side by side."""
     stack = torch.zeros(panels, 2, height, width, dtype=torch.uint8)
@@ -224,7 +168,47 @@ def test_a_picture_is_as_large_as_there_is_room(height, width, panels, wanted):
     assert spec(bundle)["scale"] == pytest.approx(wanted, abs=1e-3)
 
 
+def test_ten_digits_are_80_pixels_wide_where_they_fit():
+    for shape, panels in (((57, 144), 1), ((57, 144), 2), ((28, 289), 1), ((28, 289), 3)):
+        stack = torch.zeros(panels, 2, *shape, dtype=torch.uint8)
+        bundle = frames.player(stack, {"model": list(range(panels)), "steps": [1, 2]},
+                               panels="model")
+        assert 28 * spec(bundle)["scale"] >= 80, (shape, panels)
+
+
+def test_grey_pictures_keep_some_shades_and_white_and_black(stack):
+    found, given = sprite_of(spec(frames.player(stack, AXES))), frames.sheet(stack.flatten(0, 1), 0)
+    assert (found.int() - given.int()).abs().max() <= 255 / (frames.GREYS - 1) / 2 + 1
+    assert len(found.unique()) <= frames.GREYS
+    for value in (0, 255):
+        flat = torch.full_like(stack, value)
+        assert (sprite_of(spec(frames.player(flat, AXES))) == value).all()
+
+
+def figure_of(width: float = 2.0):
+    figure = Figure((width, 1), dpi=50)
+    figure.subplots().plot([0, width])
+    return figure
+
+
+def test_figures_are_played_as_large_as_they_are():
+    bundle = frames.of_figures([figure_of() for _ in range(3)], "update", [0, 5, 1800], "A title")
+    one = spec(bundle)
+    assert (one["width"], one["height"], one["scale"], one["at"]) == (100, 50, 1, [2])
+    assert sprite_of(one).shape[:2] == (50, 300) and one["kind"] == "figure"
+    assert one["readouts"] == [["update 0", "update 5", "update 1,800"]]
+    start = frames.of_figures([figure_of() for _ in range(2)], "t", [0, 5], start=0)
+    assert spec(start)["at"] == [0]
+
+
+@pytest.mark.parametrize("widths, values", [((2, 3), [0, 1]), ((2,), [0, 1]), ((), [])])
+def test_there_is_a_figure_of_one_size_for_each_value(widths, values):
+    with pytest.raises(ValueError, match="one figure for each|must be at least one"):
+        frames.of_figures([figure_of(width) for width in widths], "t", values)
+
+
 @pytest.mark.parametrize("change, message", [
+    (dict(notes={"a": "b"}), "There is no panel 'a' to note something under; there are none"),
     (dict(frames=torch.zeros(2, 3, 4, 8, 6)), "frames must be uint8"),
     (dict(frames=torch.zeros(2, 3, 8, 6, dtype=torch.uint8)), "frames must be uint8 of shape"),
     (dict(axes={}), "frames must be uint8"),

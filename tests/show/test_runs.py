@@ -33,16 +33,22 @@ def test_samples_of_any_shape_are_played(kind, n):
     assert found["at"] == [0, 2] and pixels(bundle.png).std() > 0
 
 
-def test_a_sheet_shows_the_samples_in_16_shades():
-    stored = images((3, 16, 16))
-    stack = stored["one"]["snapshots"]["samples"][None, :, :10]
+def test_a_sheet_holds_the_samples_side_by_side():
+    stack = images((3, 16, 16))["one"]["snapshots"]["samples"][None, :, :10]
     sheet = runs.sheets(stack)
-    assert sheet.shape == (1, 3, 33, 84, 3) and len(sheet[..., :16, :16, :].unique()) == 16
-    first, shown = stack[0, 2, 6].permute(1, 2, 0), sheet[0, 2, 17:, 17:33]
-    assert (first.int() - shown.int()).abs().max() < 17
+    assert sheet.shape == (1, 3, 33, 84, 3)
+    assert torch.equal(stack[0, 2, 6].permute(1, 2, 0), sheet[0, 2, 17:, 17:33])
     assert (runs.sheets(uint8(1, 1, 10, 28, 28) * 0) == 255).all()  # no ink
-    white = torch.full((1, 1, 10, 3, 16, 16), 255, dtype=torch.uint8)
-    assert (runs.sheets(white) == 255).all()  # the lightest and the darkest stay
+    assert runs.sheets(stack, 10).shape == (1, 3, 16, 169, 3)
+
+
+def test_runs_are_compared_row_by_row():
+    stored = images((28, 28))
+    found = spec(runs.compared(stored, ["one", "other"], notes={"other": "worse"}))
+    assert found["panels"] == 0 and found["notes"] == ["", "worse"] and found["marks"]
+    assert (found["height"], found["width"]) == (28, 10 * 28 + 9)
+    with pytest.raises(ValueError, match="no panel 'third' to note something under; there are one"):
+        runs.compared(stored, ["one", "other"], notes={"third": "?"})
 
 
 def test_the_slider_may_be_over_the_settings():
@@ -57,9 +63,9 @@ def test_points_are_played_as_points():
     assert found["panels"][0]["points"]["size"] == 20
 
 
-def copies(steps=STEPS, **changes) -> dict:
+def copies(steps=STEPS, seed: int = 0, **changes) -> dict:
     """A run in the plane, of 4 copies, in half precision as it is stored."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     kept = {"modes": torch.tensor([[1, 1, 1, 1], [2, 1, 1, 2], [3, 4, 2, 2]]),
             "distance": torch.linspace(1, 0.1, 12).reshape(3, 4),
             "points": torch.randn(3, 3, 60, 2, generator=g).half(),
@@ -80,7 +86,7 @@ def test_copies_are_played_with_their_figures_below():
 
 def test_fields_of_both_scores_are_linked():
     names = ["ring: real only", "ring: both"]
-    stored = {name: copies() for name in names}
+    stored = {name: copies(seed=i) for i, name in enumerate(names)}
     at = plane.grid(5)
     found = spec(runs.scores(stored, names, REAL, (50, 300), at, start={"training": "0%"}))
     assert found["axes"] == [["objective", ["real only", "both"]],
@@ -113,3 +119,22 @@ def test_runs_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("names", itertools.permutations(["one", "other"]))
 def test_runs_are_shown_in_the_order_in_which_they_are_named(names):
     assert spec(runs.samples(images((28, 28)), list(names)))["axes"][0][1] == list(names)
+
+
+def test_a_moved_cloud_is_linked_with_both_exact_scores():
+    seen = [RING.sample(90, torch.Generator().manual_seed(i)) for i in range(3)]
+    told = []
+
+    def push(real, fake, x, t):
+        told.append((real, fake.data.points.shape, len(x), t))
+        return x
+
+    found = spec(runs.cloud(seen, [0, 10, 20], REAL, (50, 300), plane.grid(5), push,
+                            start={"moves": 10, "t": 300}))
+    assert found["axes"] == [["moves", ["0", "10", "20"]], ["t", ["50", "300"]]]
+    assert found["at"] == [1, 1]
+    real, fake, difference = found["panels"]
+    assert real["arrows"]["axes"] == [1, 2] and fake["arrows"]["axes"] == [3, 2]
+    assert difference["density"]["axes"] == [1, 1] and difference["points"]["size"] == 160
+    assert [entry[2:] for entry in told] == [(80, t) for _ in seen for t in (50, 300)]
+    assert all(entry[0] is REAL for entry in told)

@@ -1,2 +1,2 @@
-"""Players: pictures that move by buttons and sliders, as HTML that needs no kernel, or live."""
-from . import choices, explorer, fields, frames, live, page, particles, runs
+"""Players: pictures that move by buttons and sliders, as HTML that needs no kernel."""
+from . import choices, explorer, fields, frames, hero, matching, page, particles, runs, student

@@ -74,6 +74,27 @@ def captions(axes: dict[str, list[str]], caption: Callable[..., str] | None) -> 
     return {"axes": list(table.shape), "texts": table.flatten().tolist()}
 
 
+def described(axes: dict[str, list[str]]) -> dict[str, list]:
+    """The axes as the scripts take them: names and values, and each value as a reader would say
+    it."""
+    said = [[readout(name, value) for value in values] for name, values in axes.items()]
+    return {"axes": list(axes.items()), "readouts": said}
+
+
+def readout(name: str, value: str) -> str:
+    """A value of an axis as a reader would say it: "t = 543", "16 steps", "update 1,800"; what is no
+    number speaks for itself."""
+    try:
+        number = f"{int(value):,}" if value.lstrip("-").isdigit() else f"{float(value):g}"
+    except ValueError:
+        return value
+    if len(name.split()[-1]) == 1:  # a symbol, "guidance w" too
+        return f"{name} = {number}"
+    if name.endswith("s"):
+        return f"{number} {name.removesuffix('s') if number == '1' else name}"
+    return f"{name} {number}"
+
+
 def summary(title: str, axes: dict[str, list[str]]) -> str:
     """A player in a line of text."""
     return f"{title}: " + ", ".join(f"{name} {' '.join(values)}" for name, values in axes.items())

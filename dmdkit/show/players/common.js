@@ -14,9 +14,25 @@ function buildAll(build) {
     root.dataset.ready = "true";
     root.textContent = "";
     root.setAttribute("role", "group");
-    if (spec.title) root.setAttribute("aria-label", spec.title);
+    if (spec.title) {
+      root.setAttribute("aria-label", spec.title);
+      make(root, "p", {className: "title", textContent: spec.title});
+    }
     keepKeys(root);
     build(root, `${key}-${copy}-${Date.now()}`);
+  });
+}
+
+// What is folded is printed, too; after that it is folded as before.
+if (!window.dmdPrints) {
+  window.dmdPrints = true;
+  let unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    unfolded.forEach(details => { details.open = true; });
+  });
+  window.addEventListener("afterprint", () => {
+    unfolded.forEach(details => { details.open = false; });
   });
 }
 
@@ -29,6 +45,7 @@ function isOurs(event) {
   const tag = event.target.tagName;
   if (tag === "SELECT") return event.key !== "Escape" && event.key !== "Tab";
   if (event.key === " ") return tag === "BUTTON" || event.target.type === "radio";
+  if (tag === "CANVAS") return event.key === "Enter" || event.key === "Delete";
   return event.key === "Enter" && tag === "BUTTON";
 }
 
@@ -48,15 +65,22 @@ function rowOf(lengths, at) {
 }
 
 function captionAt(at) {
-  return spec.captions.texts[rowOf(spec.captions.axes, at)] || "";
+  return spec.captions.texts[rowOf(spec.captions.axes, at.map(Math.round))] || "";
 }
 
-// What is shown, in words: "sampler DDIM, steps 4".
+// A value as a reader would say it, "t = 543"; and all of them, "sampler DDIM, 4 steps".
+function readout(at, k) {
+  return spec.readouts[k][Math.round(at[k])];
+}
+
 function inWords(at) {
-  return spec.axes.map(([name, values], k) => `${name} ${values[at[k]]}`).join(", ");
+  return spec.axes.map(([name, values], k) => {
+    const said = readout(at, k);
+    return said === values[Math.round(at[k])] ? `${name} ${said}` : said;
+  }).join(", ");
 }
 
-// Buttons for the values of axis k, or a menu if they are many.
+// Buttons for the values of axis k, or a menu if they are many; returns their group.
 function choice(parent, k, at, uid, show) {
   const [name, values] = spec.axes[k];
   const group = make(parent, "fieldset");
@@ -68,7 +92,7 @@ function choice(parent, k, at, uid, show) {
       make(menu, "option", {textContent: value, selected: i === at[k]});
     });
     menu.setAttribute("aria-label", name);
-    return;
+    return group;
   }
   values.forEach((value, i) => {
     const chip = make(group, "label", {className: "chip"});
@@ -76,6 +100,7 @@ function choice(parent, k, at, uid, show) {
                          onchange: () => choose(i)});
     make(chip, "span", {textContent: value});
   });
+  return group;
 }
 
 // A slider over axis k. `go` moves it, from code and by hand.
@@ -87,57 +112,73 @@ function slider(parent, k, at, show) {
   return {range, go};
 }
 
-// Whatever plays in a player, one thing at a time.
+// Whatever plays in a player, one thing at a time. `move` is told how many ms have passed, and
+// says whether there is more to come.
 function clock(root) {
-  let timer = null, playing = null;
+  let playing = null;
   const stop = () => {
-    clearInterval(timer);
-    if (playing) playing.rest();
+    const before = playing;
     playing = null;
+    if (before) before.rest();
   };
-  const start = (who, move, pause) => {
+  const start = (who, move) => {
     stop();
     playing = who;
-    timer = setInterval(() => { if (!root.isConnected || !move()) stop(); }, pause);
+    let then = performance.now();
+    const tick = now => {
+      if (playing !== who) return;
+      if (!root.isConnected || !move(now - then)) return stop();
+      then = now;
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
   };
-  return {start, stop, plays: who => playing === who};
+  return {start, stop};
 }
 
-// A button that moves a slider to its end, a value every `pause` ms. A hand on the slider stops it.
-function playButton(parent, time, name, k, at, control, pause) {
+// A button that moves a slider to its end, a value every `pause` ms; `smooth`: with all that lies
+// between two values. A hand on the slider stops it.
+function playButton(parent, time, name, k, at, control, pause, smooth = false) {
   const button = make(parent, "button", {className: "play", type: "button"});
   const end = spec.axes[k][1].length - 1;
-  const label = (sign, word) => {
-    button.textContent = sign;
-    button.setAttribute("aria-label", name ? `${word} ${name}` : word);
+  let on = false;
+  const turn = playing => {
+    on = playing;
+    button.textContent = on ? "\u23F8" : "\u25B6";
+    button.setAttribute("aria-label", `${on ? "pause" : "play"} ${name}`.trim());
   };
-  const who = {rest: () => label("\u25B6", "play")};
-  who.rest();
+  const rest = () => {
+    turn(false);
+    if (at[k] % 1) control().go(Math.round(at[k]));
+  };
+  turn(false);
   button.onclick = () => {
-    if (time.plays(who)) return time.stop();
-    if (at[k] === end) control().go(0);
-    label("\u23F8", "pause");
-    time.start(who, () => {
-      if (at[k] < end) control().go(at[k] + 1);
-      return at[k] < end;
-    }, pause);
+    if (on) return time.stop();
+    let place = at[k] === end ? 0 : at[k];
+    time.start({rest}, passed => {
+      place = Math.min(end, place + passed / pause);
+      control().go(smooth ? place : Math.floor(place));
+      return place < end;
+    });
+    turn(true);
   };
   return button;
 }
 
-// A slider with its play button, name and value; returns what keeps the value current.
-function lineIn(root, k, at, uid, time, show, pause = 250) {
+// A slider with its play button (none if it has no `pause`), name and value; returns what keeps the
+// value current.
+function lineIn(root, k, at, uid, time, show, pause = 250, smooth = false) {
   const [name, values] = spec.axes[k];
   const line = make(root, "div", {className: "line slim"});
   let control = null;
-  playButton(line, time, name, k, at, () => control, pause);
+  if (pause) playButton(line, time, name, k, at, () => control, pause, smooth);
   make(line, "label", {textContent: name, htmlFor: uid + k});
   control = slider(line, k, at, show);
   control.range.id = uid + k;
   control.range.onpointerdown = time.stop;
   const output = make(line, "output");
   return () => {
-    output.textContent = values[at[k]];
-    control.range.setAttribute("aria-valuetext", `${name} ${values[at[k]]}`);
+    output.textContent = values[Math.round(at[k])];
+    control.range.setAttribute("aria-valuetext", readout(at, k));
   };
 }

@@ -1,5 +1,6 @@
 """The step explorer: one noise a class, sampled in every way. The pictures are computed and stored
 by ``experiments.explorer``; here are its player and its live picture."""
+import torch
 from torch import Tensor
 
 from . import choices, frames, page
@@ -18,11 +19,9 @@ def player(pictures: Tensor, axes: Axes, panels: str | None = None, **start) -> 
     choices.check_names(axes, ["model", "guidance"])
     guidances = axes["guidance"]
     start = {"guidance": guidances[min(1, len(guidances) - 1)]} | start
-    kind = list(axes)[2]
-    chosen = f"{kind.capitalize()} {start.get(kind, axes[kind][0])}"
     return frames.player(pictures, axes, start=start, panels=panels, rows="guidance",
                          caption=calls if panels is None else calls_side_by_side,
-                         title=f"{chosen} from one noise, at every number of steps")
+                         title="From one noise, at every number of steps")
 
 
 def calls(steps: str, guidance: str, model: str = "", **others: str) -> str:
@@ -38,9 +37,18 @@ def calls_side_by_side(steps: str, guidance: str, **others: str) -> str:
     return f"{calls(steps, guidance)}; 1 where the name says 1 step"
 
 
-def draw(pictures: Tensor, axes: Axes, columns: int = 5, scale: int = 4, **values) -> bytes:
-    """All classes at one setting as a PNG file, in rows of ``columns``: what a live slider paints,
-    in a few ms. Raises ValueError for a value that there is not."""
-    shown = frames.pick(pictures, axes, **{"model": axes["model"][0], **values})
-    rows = shown.unflatten(0, (-1, columns))
-    return page.encode(frames.sheet(rows, gap=1), scale)
+def all_classes(pictures: Tensor, axes: Axes, columns: int = 5, title: str = "",
+                **start) -> page.Bundle:
+    """The player over the pictures of the first model, all classes at once.
+
+    Args:
+        pictures, axes: as ``player`` takes them; columns: how many classes stand in a row.
+        start: values to start from, by axis.
+    Raises ValueError for values that do not fit.
+    """
+    left = {name: axes[name] for name in ("sampler", "guidance", "steps")}
+    by_class = pictures[0].movedim(1, 3)  # (sampler, guidance, steps, class, H, W)
+    rows = by_class.flatten(0, 2).unflatten(1, (-1, columns))
+    sheets = torch.stack([frames.sheet(row) for row in rows])
+    shown = sheets.unflatten(0, by_class.shape[:3])
+    return frames.player(shown, left, start=start, caption=calls, rows="guidance", title=title)

@@ -13,42 +13,18 @@ for (const panel of spec.panels) {
   for (const name of ["at", "arrows", "points", "density"]) decode(panel[name]);
 }
 
+// What an array holds at a place; between two values of an axis what lies between.
 function slice(array, at) {
+  const k = at.findIndex((i, axis) => i % 1 && array.axes[axis] > 1);
+  const before = rowIn(array, at.map(Math.floor));
+  if (k < 0) return before;
+  const after = rowIn(array, at.map(Math.ceil)), share = at[k] % 1;
+  return before.map((value, i) => value + share * (after[i] - value));
+}
+
+function rowIn(array, at) {
   const row = rowOf(array.axes, at);
   return array.values.subarray(row * array.size, (row + 1) * array.size);
-}
-
-function colour(share) {
-  const n = spec.colours.length;
-  return `rgb(${spec.colours[Math.min(n - 1, Math.floor(share * n))].join(",")})`;
-}
-
-function drawArrows(context, from, arrows) {
-  context.lineWidth = 2.2;
-  context.lineCap = "round";
-  for (let i = 0; i < arrows.length; i += 2) {
-    const size = Math.hypot(arrows[i], arrows[i + 1]);
-    if (size < 1e-3) continue;
-    const share = Math.min(1, size / spec.cap), long = share * spec.reach * pixels;
-    context.strokeStyle = context.fillStyle = colour(share);
-    drawArrow(context, toX(from[i]), toY(from[i + 1]), arrows[i] / size, -arrows[i + 1] / size,
-              long);
-  }
-}
-
-// An arrow from (x, y) in the direction (ux, uy), a unit vector.
-function drawArrow(context, x, y, ux, uy, long) {
-  const endX = x + ux * long, endY = y + uy * long, head = Math.min(9, 0.45 * long);
-  const across = 0.55 * head, back = 0.5 * head, ahead = 0.6 * head;
-  context.beginPath();
-  context.moveTo(x, y);
-  context.lineTo(endX, endY);
-  context.stroke();
-  context.beginPath();
-  context.moveTo(endX + ux * ahead, endY + uy * ahead);
-  context.lineTo(endX - ux * back - uy * across, endY - uy * back + ux * across);
-  context.lineTo(endX - ux * back + uy * across, endY - uy * back - ux * across);
-  context.fill();
 }
 
 function drawMouse(context, [x, y]) {
@@ -88,15 +64,20 @@ function build(root, uid) {
   spec.axes.forEach(([name, values], k) => {
     if (values.length < 2) return;
     if (spec.menus.includes(name)) choice(root, k, at, uid, show);
-    else spoken.push(lineIn(root, k, at, uid, time, show));
+    else spoken.push(lineIn(root, k, at, uid, time, show, 250, true));
   });
   show();
+}
+
+// As many in a row as fit, and rows as even as can be: four stand two by two.
+function columns(n) {
+  return Math.ceil(n / Math.ceil(n / 3));
 }
 
 // The panels, each of which shows where the mouse is; returns what paints them all.
 function panelsIn(root, at) {
   const grid = make(root, "div", {className: "fields"});
-  grid.style.gridTemplateColumns = `repeat(${Math.min(3, spec.panels.length)}, minmax(0, 320px))`;
+  grid.style.gridTemplateColumns = `repeat(${columns(spec.panels.length)}, minmax(0, 320px))`;
   let mouse = null;
   const views = spec.panels.map(panel => {
     const canvas = panelIn(grid, panel.title);
@@ -110,16 +91,4 @@ function panelsIn(root, at) {
   });
   const repaint = () => views.forEach(({panel, canvas}) => drawPanel(panel, canvas, at, mouse));
   return repaint;
-}
-
-// What the colour of an arrow says.
-function scaleIn(root) {
-  const scale = make(root, "div", {className: "scale"}), width = 160;
-  make(scale, "span", {textContent: "0"});
-  const context = make(scale, "canvas", {width, height: 10}).getContext("2d");
-  for (let x = 0; x < width; x++) {
-    context.fillStyle = colour(x / width);
-    context.fillRect(x, 0, 1, 10);
-  }
-  make(scale, "span", {textContent: `${spec.cap} and more: ${spec.measure}`});
 }

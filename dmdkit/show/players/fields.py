@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ..plane import HEAT, REACH, SHADES, Panel, View, fields
-from ..style import ORANGE
+from ..style import BLUE, GREEN, GREY, ORANGE
 from . import choices, page
 from .choices import Axes
 
 TENSORS = ("at", "arrows", "points", "density")
 PLACE = 10_000  # steps a unit of the plane: how finely points are stored
-STILL = {"dpi": 90, "colours": 96}
+STILL = {"dpi": 80, "colours": 40}
 
 
 def player(panels: Sequence[Panel], axes: Axes, *, start: dict | None = None,
@@ -40,18 +40,19 @@ def player(panels: Sequence[Panel], axes: Axes, *, start: dict | None = None,
     at = choices.positions(axes, start, at_end=slider)
     rows = _rows(axes, at, sheet or next(iter(axes)))
     still = page.png(fields(panels, rows, title, view, size=1.6), **STILL)
-    spec = {"axes": list(axes.items()), "at": at, "title": title, "menus": list(menus),
-            "captions": choices.captions(axes, caption), **_drawing(view),
+    spec = {**choices.described(axes), "at": at, "title": title, "menus": list(menus),
+            "captions": choices.captions(axes, caption), **drawing(view),
             "panels": [_packed_panel(panel, view.cap) for panel in panels]}
     text = choices.summary(title or "Fields", axes)
-    return page.bundle(spec, still, ["plane.js", "fields.js"], text)
+    return page.bundle(spec, still, ["plane.js", "arrows.js", "fields.js"], text)
 
 
-def _drawing(view: View) -> dict:
+def drawing(view: View) -> dict:
     """How the script draws: sizes in units of the plane, colours as they are in figures."""
     colours = (255 * np.array(SHADES.colors)[:, :3]).round().astype(int).tolist()
     return {"extent": view.extent, "cap": view.cap, "measure": view.measure, "reach": REACH,
-            "ink": ORANGE, "heat": HEAT, "colours": colours}
+            "ink": ORANGE, "blue": BLUE, "green": GREEN, "grey": GREY, "heat": HEAT,
+            "colours": colours}
 
 
 def _rows(axes: dict[str, list[str]], at: list[int], along: str) -> dict[str, list[int]]:
@@ -101,9 +102,12 @@ def _capped(arrows: Tensor | None, cap: float) -> Tensor | None:
 
 
 def _packed(array: Tensor | None, units: float, n_bytes: int = 2) -> dict | None:
-    """An array in whole numbers of 1/units."""
+    """An array in whole numbers of 1/units, once along axes that it does not depend on."""
     if array is None:
         return None
+    for axis in range(array.ndim - 2):
+        first = array.narrow(axis, 0, 1)
+        array = first if torch.equal(first.expand_as(array), array) else array
     limit = 2 ** (8 * n_bytes - 1) - 1
     whole = (array.double().cpu() * units).round().clamp(-limit, limit).to(torch.int16).numpy()
     data = base64.b64encode(whole.astype(f"<i{n_bytes}").tobytes()).decode()

@@ -5,6 +5,8 @@
 const last = spec.axes.length - 1;
 const [unitName, stops] = spec.axes[last];
 const few = stops.length <= 16;
+const DIFFERS = 48;  // of 255: by how much a pixel's ink must differ to be marked
+const MARKS = {more: [213, 94, 0], less: [0, 114, 178]};
 const sprite = new Image();
 sprite.src = spec.sprite;
 
@@ -17,8 +19,8 @@ function canvasIn(parent, scale) {
 function put(canvas, at) {
   const lengths = spec.axes.slice(0, last).map(([, values]) => values.length);
   const x = at[last] * spec.width, y = rowOf(lengths, at) * spec.height;
-  canvas.getContext("2d").drawImage(sprite, x, y, spec.width, spec.height,
-                                    0, 0, spec.width, spec.height);
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.drawImage(sprite, x, y, spec.width, spec.height, 0, 0, spec.width, spec.height);
 }
 
 function moved(at, k, i) {
@@ -26,42 +28,77 @@ function moved(at, k, i) {
 }
 
 function build(root, uid) {
+  if (spec.kind) root.classList.add(spec.kind);
   const at = [...spec.at], paint = [];
   const top = make(root, "div", {className: "top"});
-  paint.push(...panelsIn(top, at));
-  const side = make(top, "div"), readout = make(side, "div");
-  const number = make(readout, "span", {className: "number"});
-  const unit = make(readout, "span", {className: "unit"});
-  const caption = make(side, "div", {className: "caption"});
+  const side = document.createElement("div"), marks = {on: false};
+  paint.push(...panelsIn(top, at, marks));
+  top.appendChild(side);
+  const number = make(side, "div", {className: "number"});
+  const silent = spec.captions.texts.every(text => !text);
+  const caption = make(side, "div", {className: silent ? "caption none" : "caption"});
   const show = () => {
-    number.textContent = stops[at[last]];
-    unit.textContent = stops[at[last]] === "1" ? unitName.replace(/s$/, "") : unitName;
+    number.textContent = readout(at, last);
     caption.textContent = captionAt(at);
     paint.forEach(draw => draw());
   };
   spec.axes.forEach(([, values], k) => {
     if (k !== last && k !== spec.panels && values.length > 1) choice(side, k, at, uid, show);
   });
+  if (spec.marks) marksIn(side, marks, show);
   paint.push(...filmIn(root, at, show));
   sprite.addEventListener("load", show);
   show();
 }
 
 // The large picture, or the panels; returns what paints them.
-function panelsIn(top, at) {
+function panelsIn(top, at, marks) {
   const wide = spec.width > 1.5 * spec.height;  // stand below each other where there is no room
   const panels = make(top, "div", {className: wide ? "panels wide" : "panels"});
   const names = spec.panels < 0 ? [null] : spec.axes[spec.panels][1];
+  let first = null;
   return names.map((name, i) => {
     const figure = make(panels, "figure"), canvas = canvasIn(figure, spec.scale);
     canvas.setAttribute("role", "img");
-    if (name !== null) make(figure, "figcaption", {textContent: name});
+    if (name !== null) captionIn(figure, name, spec.notes[i]);
+    first = first || canvas;
     return () => {
       const where = name === null ? at : moved(at, spec.panels, i);
       canvas.setAttribute("aria-label", inWords(where));
       put(canvas, where);
+      if (marks.on && canvas !== first) mark(first, canvas);
     };
   });
+}
+
+function captionIn(figure, name, note) {
+  const caption = make(figure, "figcaption");
+  make(caption, "b", {textContent: name});
+  if (note) make(caption, "div", {textContent: note});
+}
+
+// Colours the pixels of a picture that differ from the first panel's.
+function mark(first, canvas) {
+  const base = first.getContext("2d").getImageData(0, 0, spec.width, spec.height).data;
+  const context = canvas.getContext("2d");
+  const image = context.getImageData(0, 0, spec.width, spec.height), data = image.data;
+  for (let i = 0; i < data.length; i += 4) {
+    const off = base[i] + base[i + 1] + base[i + 2] - data[i] - data[i + 1] - data[i + 2];
+    if (Math.abs(off) < 3 * DIFFERS) continue;
+    (off > 0 ? MARKS.more : MARKS.less).forEach((value, c) => { data[i + c] = value; });
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// The switch of the marks, which says what they mean.
+function marksIn(side, marks, show) {
+  const label = make(side, "label", {className: "marks"});
+  const box = make(label, "input", {type: "checkbox"});
+  const name = spec.axes[spec.panels][1][0];
+  make(label, "span", {textContent: `mark what differs from ${name}:`});
+  make(label, "b", {className: "more", textContent: "more ink"});
+  make(label, "b", {className: "less", textContent: "less ink"});
+  box.onchange = () => { marks.on = box.checked; show(); };
 }
 
 // The slider, its play button, and thumbnails below it; returns what paints them.
@@ -79,17 +116,13 @@ function filmIn(root, at, show) {
   const film = make(track, "div", {className: stops.length > 10 ? "film many" : "film"});
   const shown = few ? stops.map((stop, i) => i) : [...new Set([0, stops.length - 1])];
   const paint = shown.map(i => thumbnailIn(film, i, at, control.go));
-  const speak = () => {
-    const value = stops[at[last]];
-    const unit = value === "1" ? unitName.replace(/s$/, "") : unitName;
-    control.range.setAttribute("aria-valuetext", `${value} ${unit}`);
-  };
+  const speak = () => control.range.setAttribute("aria-valuetext", readout(at, last));
   return [...paint, speak];
 }
 
 function thumbnailIn(film, i, at, go) {
   const button = make(film, "button", {type: "button", tabIndex: -1, onclick: () => go(i)});
-  const canvas = few ? canvasIn(button) : null;
+  const canvas = few && spec.thumbnails ? canvasIn(button) : null;
   make(button, "div", {textContent: stops[i]});
   if (!few) button.style.justifySelf = i ? "end" : "start";
   return () => {

@@ -4,19 +4,24 @@
     axes    {"sampler": ["DDIM", "DDPM"], …, "steps": ["1", "2", …]}, in the frames' order; the last
             is the slider
 """
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes as PlotAxes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..images import GAP, middles, tiles
+from ..picture import Picture
 from ..style import styled, unframed, wrapped
 from . import choices, page
 from .choices import Axes
 
-BESIDE, ABOVE, TALL = 340, 720, 252  # CSS pixels for panels beside or above the controls; height
+BESIDE, ABOVE, TALL = 340, 848, 252  # CSS pixels for panels beside or above the controls; height
+STRIP, GUTTER = 4, 8     # how many times as wide as high a row of pictures is; pixels between panels
+GREYS = 24               # shades that a player of grey pictures has
 THUMBNAIL, WIDE = 56, 840  # dots that a frame of the contact sheet, and all of it, are wide
 
 
@@ -96,7 +101,7 @@ def _placed(picture: Tensor, zoom: int, title: str) -> PlotAxes:
     left, top, edge = 70, 60, 10
     tall, wide = picture.shape[0] * zoom, picture.shape[1] * zoom
     width, height = wide + left + edge, tall + top + edge
-    figure = Figure((width / 100, height / 100))
+    figure = Picture((width / 100, height / 100))
     plot = figure.add_axes((left / width, edge / height, wide / width, tall / height))
     plot.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255, aspect="auto")
     plot.set_title(wrapped(title, width / 100))
@@ -104,8 +109,8 @@ def _placed(picture: Tensor, zoom: int, title: str) -> PlotAxes:
 
 
 def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str | None = None,
-           rows: str | None = None, caption: Callable[..., str] | None = None,
-           title: str = "") -> page.Bundle:
+           rows: str | None = None, caption: Callable[..., str] | None = None, title: str = "",
+           notes: Mapping[str, str] | None = None) -> page.Bundle:
     """A self-contained HTML player over frames: a slider over the last axis, buttons or a menu for
     each other axis.
 
@@ -116,35 +121,99 @@ def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str
         rows: the axis down the static contact sheet; as a rule ``panels``, or the first with a
             choice.
         caption: takes a value by the name of each axis, and returns the line below the number.
+        notes: what stands under a panel, by its name: its figures, say.
+    Panels can be compared pixel by pixel: a switch marks where they differ from the first.
     Display it as the last expression of a cell. Raises ValueError for frames, axes or values that
     do not fit.
     """
     check_axes(frames, axes)
     axes = choices.named(axes)
     choices.check_names(axes, [panels, rows])
+    notes = _checked(notes or {}, axes, panels)
     slider = list(axes)[-1]
     at = choices.positions(axes, start, at_end=slider)
     rows = rows or panels or next((name for name in axes if len(axes[name]) > 1), slider)
     chosen = {name: axes[name][i] for name, i in zip(axes, at) if name not in (rows, slider)}
-    still = page.png(contact_sheet(frames, axes, rows, title, **chosen))
-    spec = {"axes": list(axes.items()), "at": at, "title": title,
-            "captions": choices.captions(axes, caption), **_pictures(frames, axes, panels)}
+    colours = None if frames.ndim == len(axes) + 3 else GREYS
+    still = page.png(contact_sheet(frames, axes, rows, title, **chosen), colours=colours)
+    return assembled(frames, axes, at, still, title, panels, notes, caption)
+
+
+def assembled(frames: Tensor, axes: dict[str, list[str]], at: list[int], still: bytes, title: str,
+              panels: str | None = None, notes: Sequence[str] = (),
+              caption: Callable[..., str] | None = None) -> page.Bundle:
+    """The player of frames that were checked, before a still that was drawn, a PNG file. at: where
+    each axis starts; notes: one a panel."""
+    kind = "photo" if frames.ndim == len(axes) + 3 else ""
+    pictures = {"sprite": _sprite(frames, axes), "kind": kind, **_panels(frames, axes, panels)}
+    return _bundle(pictures | {"notes": list(notes)}, axes, at, caption, title, still)
+
+
+def of_figures(drawn: Sequence[Figure], name: str, values: Sequence, title: str = "",
+               start=None) -> page.Bundle:
+    """A player over figures of one size, a figure for each of the slider's ``values``; ``start``:
+    the value to start from, the last unless given. Raises ValueError unless there is one figure a
+    value, all of one size, and no value is there twice."""
+    axes = choices.named({name: values})
+    frames = [_pixels(figure) for figure in drawn]
+    if len(frames) != len(values) or len({frame.shape for frame in frames}) != 1:
+        raise ValueError(f"There must be one figure for each of {len(values)} values, all of one "
+                         f"size; got {len(frames)} of {sorted({tuple(f.shape) for f in frames})}.")
+    at = choices.positions(axes, {} if start is None else {name: start}, at_end=name)
+    stack = torch.stack(frames)
+    pictures = {"sprite": _sprite(stack, axes, colours=64), "kind": "figure", "notes": [],
+                **_panels(stack, axes, None), "scale": 1, "thumbnails": False}
+    still = page.encode(frames[at[0]], colours=64)
+    return _bundle(pictures, axes, at, None, title, still)
+
+
+@styled
+def _pixels(figure: Figure) -> Tensor:
+    """A figure as its size has it, (H, W, 3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _bundle(pictures: dict, axes: dict[str, list[str]], at: list[int],
+            caption: Callable[..., str] | None, title: str, still: bytes) -> page.Bundle:
+    spec = {**choices.described(axes), "at": at, "title": title,
+            "captions": choices.captions(axes, caption), **pictures}
     return page.bundle(spec, still, ["frames.js"], choices.summary(title or "Player", axes))
 
 
-def _pictures(frames: Tensor, axes: dict[str, list[str]], panels: str | None) -> dict:
-    """All frames in one picture, and how the script shows them."""
-    height, width = frames.shape[len(axes):][:2]
+def _checked(notes: Mapping[str, str], axes: dict[str, list[str]], panels: str | None) -> list[str]:
+    """A note for each panel, in their order, empty where there is none."""
+    names = axes[panels] if panels else []
+    for name in notes:
+        if name not in names:
+            raise ValueError(f"There is no panel {name!r} to note something under; there are "
+                             f"{', '.join(names) or 'none'}.")
+    return [notes.get(name, "") for name in names]
+
+
+def _sprite(frames: Tensor, axes: dict[str, list[str]], colours: int | None = None) -> str:
+    """All frames in one picture: a column for each place of the slider, the last axis."""
     *_, stops = axes.values()
+    if frames.ndim == len(axes) + 2:  # grey: fewer shades, a third of the size
+        frames = (((frames / 255 * (GREYS - 1)).round() / (GREYS - 1)) * 255).round().byte()
     rows = frames.reshape(-1, len(stops), *frames.shape[len(axes):])
-    return {"width": width, "height": height,
-            "panels": -1 if panels is None else list(axes).index(panels),
-            "scale": _scale(width, height, 1 if panels is None else len(axes[panels])),
-            "sprite": page.uri(page.encode(sheet(rows, gap=0)))}
+    return page.uri(page.encode(sheet(rows, gap=0), colours=colours))
+
+
+def _panels(frames: Tensor, axes: dict[str, list[str]], panels: str | None) -> dict:
+    """How large the script shows a frame, and how many at once."""
+    height, width = frames.shape[len(axes):][:2]
+    count = 1 if panels is None else len(axes[panels])
+    return {"width": width, "height": height, "scale": _scale(width, height, count),
+            "panels": -1 if panels is None else list(axes).index(panels), "marks": count > 1,
+            "thumbnails": width <= STRIP * height}
 
 
 def _scale(width: int, height: int, n_panels: int) -> float:
     """How large a pixel of a frame is shown, in CSS pixels: as large as there is room for."""
+    if width > STRIP * height:
+        return round(ABOVE / width, 3)  # strips stand below each other
     aspect = n_panels * width / height
     room = BESIDE if aspect <= 2 else ABOVE  # what is wider stands above the controls
-    return round(min(TALL / height, room / n_panels / width), 3)
+    return round(min(TALL / height, (room / n_panels - GUTTER) / width), 3)

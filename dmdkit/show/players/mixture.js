@@ -70,15 +70,20 @@ function placeOn(path, u) {
   return [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])];
 }
 
-// Draws of N(0, 1), the same for the same seed (mulberry32, Box and Muller).
-function normals(seed) {
+// Draws between 0 and 1, the same for the same seed (mulberry32).
+function uniforms(seed) {
   let state = seed >>> 0;
-  const uniform = () => {
+  return () => {
     state = (state + 0x6D2B79F5) >>> 0;
     let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
   };
+}
+
+// Draws of N(0, 1) in the plane, [x, y], the same for the same seed (Box and Muller).
+function normals(seed) {
+  const uniform = uniforms(seed);
   return () => {
     const size = Math.sqrt(-2 * Math.log(1 - uniform())), angle = 2 * Math.PI * uniform();
     return [size * Math.cos(angle), size * Math.sin(angle)];

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from ..style import styled
 
-WITHOUT_SCRIPT = ("Run this cell in Jupyter, or trust the notebook: "
-                  "a slider takes this picture's place.")
+WITHOUT_SCRIPT = ("Run this cell in Jupyter, or trust the notebook: what moves takes this picture's "
+                  "place.")
 
 
 class Bundle(NamedTuple):
@@ -50,21 +51,17 @@ def png(figure: Figure, dpi: int = 100, colours: int | None = None) -> bytes:
     pyplot.close(figure)
     if colours is None:
         return buffer.getvalue()
-    image = Image.open(buffer).convert("RGB")
-    image = image.quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare colours
-    smaller = io.BytesIO()
-    image.save(smaller, "png", optimize=True)
-    return smaller.getvalue()
+    return encode(np.array(Image.open(buffer).convert("RGB")), colours=colours)
 
 
-def encode(pixels: Tensor, scale: int = 1) -> bytes:
-    """An image, (H, W) or (H, W, 3) uint8, as a PNG file, every pixel a block of scale × scale."""
-    image = Image.fromarray(pixels.cpu().numpy())
-    size = (image.width * scale, image.height * scale)
-    # small where it is stored, fast where it is live
-    how = {"optimize": True} if scale == 1 else {"compress_level": 1}
+def encode(pixels: Tensor | np.ndarray, colours: int | None = None) -> bytes:
+    """An image, (H, W) or (H, W, 3) uint8, as a PNG file, in a palette of so many ``colours`` if
+    given."""
+    image = Image.fromarray(np.asarray(pixels))
+    if colours is not None:
+        image = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE)  # white stays white
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.NEAREST).save(buffer, "png", **how)
+    image.save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

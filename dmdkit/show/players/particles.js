@@ -63,32 +63,6 @@ function drawPaths(canvas, start, {mixture, n, share}) {
   return Math.hypot(steps[n][0] - flow[EXACT][0], steps[n][1] - flow[EXACT][1]);
 }
 
-// Moves `start` with the pointer, and with the arrow keys while the panel has the focus.
-function draggable(canvas, start, show) {
-  const put = (x, y) => {
-    const end = 0.98 * spec.extent;
-    start[0] = Math.max(-end, Math.min(end, x));
-    start[1] = Math.max(-end, Math.min(end, y));
-    show();
-  };
-  const follow = event => {
-    const box = canvas.getBoundingClientRect();
-    put(((event.clientX - box.left) / box.width * 2 - 1) * spec.extent,
-        (1 - (event.clientY - box.top) / box.height * 2) * spec.extent);
-  };
-  canvas.tabIndex = 0;
-  canvas.style.touchAction = "none";
-  canvas.onpointerdown = event => { canvas.setPointerCapture(event.pointerId); follow(event); };
-  canvas.onpointermove = event => { if (event.buttons) follow(event); };
-  const moves = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]};
-  canvas.onkeydown = event => {
-    const move = moves[event.key];
-    if (!move || !isOurs(event)) return;
-    event.preventDefault();
-    put(start[0] + 0.05 * move[0], start[1] + 0.05 * move[1]);
-  };
-}
-
 function build(root, uid) {
   const at = [...spec.at], start = [...spec.start], spoken = [], time = clock(root);
   const grid = make(root, "div", {className: "fields"});
@@ -110,8 +84,8 @@ function build(root, uid) {
                          `the paths from ${start.map(value => value.toFixed(2)).join(", ")}`);
     spoken.forEach(speak => speak());
   };
-  draggable(several, start, show);
+  draggable(several, start, 0.05, show);
   choice(root, 0, at, uid, show);
-  for (const k of [1, 2, 3]) spoken.push(lineIn(root, k, at, uid, time, show, k === 3 ? 60 : 700));
+  for (const k of [1, 2, 3]) spoken.push(lineIn(root, k, at, uid, time, show, k === 3 ? 60 : 700, k === 3));
   show();
 }

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from ... import noise
+from ...score import Exact, FiniteSet
 from .. import plane
 from ..plane import Panel, View
 from . import fields, frames, page
 
-SHADES = 16  # of each colour are kept: half the size
-SHOWN = 50   # points whose difference of scores is drawn
+FEW = 5        # settings that a still shows
+SHOWN = 50     # points of a run whose difference of scores is drawn
+N_POINTS = 80  # points of a cloud that are drawn
 
 Runs = Mapping[str, Mapping]
 
@@ -60,7 +62,7 @@ def samples(runs: Runs, names: Sequence[str], title: str = "", slider: str = "up
     if stack.shape[-1] == 2:
         return fields.player([Panel("samples", points=stack)], axes, menus=["setting"], title=title)
     pictures = sheets(stack)
-    rows = "setting" if len(names) > 1 else "update"
+    rows = "setting" if 1 < len(names) <= FEW else "update"  # the still grows with its rows
     start = {"update": axes["update"][-1]}
     if slider == "setting":
         axes = {"update": axes["update"], "setting": axes["setting"]}
@@ -68,12 +70,26 @@ def samples(runs: Runs, names: Sequence[str], title: str = "", slider: str = "up
     return frames.player(pictures, axes, start=start, rows=rows, title=title)
 
 
+def compared(runs: Runs, names: Sequence[str], title: str = "",
+             notes: Mapping[str, str] | None = None, n: int = 10) -> page.Bundle:
+    """The first n samples of each of the runs ``names``, a row a run, under one slider over the
+    generator's updates; a switch marks where the others differ from the first.
+
+    runs: by name, with snapshots' "samples": images (F, N, H, W) or (F, N, C, H, W) uint8, of the
+    same noise. notes: what stands under a run, its figures say. Raises ValueError for names that
+    ``chosen`` refuses, and runs that ``updates`` does.
+    """
+    kept = chosen(runs, names)
+    axes = {"setting": list(names), "update": updates(kept)}
+    stack = torch.stack([run["snapshots"]["samples"][:, :n] for run in kept])
+    return frames.player(sheets(stack, n), axes, panels="setting", notes=notes, title=title)
+
+
 def sheets(images: Tensor, columns: int = 5) -> Tensor:
     """Images (R, F, n, [C,] H, W) uint8 → a frame of all n for each run and step."""
     if images.ndim == 5:
         images = images[:, :, :, None]
-    width = 256 // SHADES + 1
-    shown = frames.of_images(images // width * width)
+    shown = frames.of_images(images)
     missing = -shown.shape[2] % columns
     white = torch.full_like(shown[:, :, :1], 255).expand(-1, -1, missing, *shown.shape[3:])
     cells = torch.cat([shown, white], 2).unflatten(2, (-1, columns))
@@ -142,6 +158,48 @@ def scores(runs: Runs, names: Sequence[str], real, times: Sequence[int], at: Ten
                          sheet=menu)
 
 
+def cloud(seen: Sequence[Tensor], moves: Sequence[int], real, times: Sequence[int], at: Tensor,
+          push: Callable[..., Tensor], title: str = "", start: dict | None = None) -> page.Bundle:
+    """The same three panels of a cloud of points that is moved, whose own score is exact; sliders
+    over the moves and t.
+
+    Args:
+        seen: the points (N, 2) after each of the ``moves``.
+        real, times, at, start: as in ``scores``; axes are "moves" and "t".
+        push: takes both exact denoisers, points and a time, and says where the points are sent.
+    """
+    x = torch.stack([points[:N_POINTS] for points in seen])[:, None]  # (M, 1, m, 2)
+    fakes = [Exact(FiniteSet(points), real.schedule) for points in seen]
+    noised = torch.cat([real.schedule.noise(x, t, _eps(N_POINTS, x)) for t in times], 1)
+    pushes = [[push(real, fake, points[:N_POINTS], t) for t in times]
+              for fake, points in zip(fakes, seen)]
+    grid = at[None, None]
+    panels = [Panel("real score, and the points noised to t", grid, _field([real], times, at),
+                    noised, _behind([real], times)),
+              Panel("fake score: that of the points", grid, _field(fakes, times, at), noised,
+                    _behind(fakes, times)),
+              Panel("difference, at the points", x, torch.stack([torch.stack(row) for row in pushes]),
+                    x, _density(real, -1)[None, None])]
+    return fields.player(panels, {"moves": moves, "t": times}, title=title, start=start,
+                         view=View(cap=1.0), sheet="moves")
+
+
+def _field(denoisers: Sequence, times: Sequence[int], at: Tensor) -> Tensor:
+    """Each denoiser's arrows at each time, (D, T, n, 2)."""
+    return torch.stack([torch.stack([plane.arrows(one, t, at) for t in times])
+                        for one in denoisers])
+
+
+def _behind(denoisers: Sequence, times: Sequence[int]) -> Tensor:
+    """The density of each denoiser's data noised to each time, (D, T, h, h)."""
+    return torch.stack([torch.stack([_density(one, t) for t in times]) for one in denoisers])
+
+
+def _eps(n: int, like: Tensor) -> Tensor:
+    """The noise that points are shown with: not the stream that they were made of."""
+    return torch.randn(n, 2, generator=noise.generator("pictures", 0, 4)).expand_as(like)
+
+
 def of_first(seen: Mapping, frame: int, n_modes: int) -> str:
     """What a snapshot says of the first copy."""
     return (f"modes covered: {seen['modes'][frame, 0]} of {n_modes} · "
@@ -168,16 +226,12 @@ def _linked(seen: list[Mapping], real, times: Sequence[int], at: Tensor) -> list
     """The panels of both scores and of their difference, of several runs' snapshots."""
     # (R, F, 1, m, 2): the points do not depend on t
     x = torch.stack([one["points"][:, 0, :SHOWN] for one in seen]).float()[:, :, None]
-    g = noise.generator("pictures", 0, 4)  # not the stream that the points were made of
-    eps = torch.randn(x.shape[-2:], generator=g).expand_as(x)
-    noised = torch.cat([real.schedule.noise(x, t, eps) for t in times], 2)
-    arrows = torch.stack([plane.arrows(real, t, at) for t in times])
-    behind = torch.stack([_density(real, t) for t in times])
+    noised = torch.cat([real.schedule.noise(x, t, _eps(x.shape[-2], x)) for t in times], 2)
     fake = torch.stack([one["fake"] for one in seen]).float()
     push = torch.stack([one["push"][:, :, :SHOWN] for one in seen]).float()
     grid = at[None, None, None]
-    return [Panel("real score, and the points noised to t", grid, arrows[None, None], noised,
-                  behind[None, None]),
+    return [Panel("real score, and the points noised to t", grid,
+                  _field([real], times, at)[:, None], noised, _behind([real], times)[:, None]),
             Panel("fake score", grid, fake),
             Panel("difference, at the points", x, push, x, _density(real, -1)[None, None, None])]
 
