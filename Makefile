@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8888
+# What pip brings besides the library; tests of what is not there are skipped.
+EXTRAS ?= lab,test
 
 # Where PyTorch comes from. `auto`: on Linux without an NVIDIA GPU PyTorch's own builds for CPUs, which are a tenth of
 # the download, if they can be reached; else PyPI. `pypi`: PyPI. Or the address of an index, or a folder like one.
@@ -39,7 +41,7 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python tools/install_torch.py "$(TORCH_INDEX)"
-	$(BIN)/python -m pip install -e ".[lab,test]"
+	$(BIN)/python -m pip install -e ".[$(EXTRAS)]"
 	@touch $@
 
 # Root: Jupyter wants to be told that this is meant. No display: it prints the address and opens nothing.

@@ -1,5 +1,4 @@
-"""Exact scores: of a Gaussian mixture and of a finite data set, at every noise level. And Langevin
-sampling.
+"""Exact scores, of a Gaussian mixture and of a finite data set, and Langevin sampling.
 
 Both distributions answer for noised data x_t = α x + σ ε in closed form, α and σ being numbers or
 tensors that broadcast against x_t (see ``Schedule.at``):
@@ -7,8 +6,7 @@ tensors that broadcast against x_t (see ``Schedule.at``):
     denoise(x_t, alpha, sigma)       μ = E[x | x_t], shaped like x_t
     log_density(x_t, alpha, sigma)   log p_t(x_t), (B,)
 
-They compute in float64 on the CPU and answer in x_t's dtype on its device. ``Exact`` makes either
-of them a denoiser, so that samplers and DMD take it as they take a trained network.
+They compute in float64 on the CPU and answer in x_t's dtype on its device.
 """
 import math
 from collections.abc import Iterator, Sequence
@@ -148,8 +146,7 @@ class Exact:
     """The denoiser that no training can beat: called like a ``Denoiser``, answering in closed form.
 
     Args:
-        data: a ``GaussianMixture`` or a ``FiniteSet``.
-        schedule: α_t and σ_t.
+        data: a ``GaussianMixture`` or a ``FiniteSet``; schedule: α_t and σ_t.
     There are no classes: label may be None or all 0, and guidance has to be 0.
     """
     n_classes = 0
@@ -171,15 +168,19 @@ class Exact:
         return predict("x", self.data.denoise(x_t, alpha, sigma), x_t, alpha, sigma)
 
 
+def langevin_step(x: Tensor, score: Tensor, step_size: float, z: Tensor) -> Tensor:
+    """x + (η/2) s + √η z, with fresh noise z; all (B, …) (Song & Ermon 2019, eq. 4)."""
+    return x + step_size / 2 * score + step_size**0.5 * z
+
+
 def langevin(denoiser: Denoiser | Exact, x: Tensor, t: int, step_size: float, n_steps: int,
              generator: torch.Generator | None = None) -> Iterator[State]:
-    """Langevin dynamics at one noise level: x ← x + (η/2) s(x) + √η z, whose samples tend to the
-    smoothed density as n_steps grows and η falls (Song & Ermon 2019, eq. 4).
+    """Langevin dynamics at one noise level, whose samples tend to the smoothed density as n_steps
+    grows and η falls.
 
     It moves data to which the noise σ_t/α_t was added, not scaled down by α_t as x_t is: the score
     of those is α_t s(α_t x, t). Yields a ``State`` a step, whose x0 is the x-prediction before it.
-    Raises ValueError, at once, for η ≤ 0, n_steps < 1, or t with α_t = 0, where nothing of the data
-    is left.
+    Raises ValueError, at once, for η ≤ 0, n_steps < 1, or t with α_t = 0: no data are left there.
     """
     n_steps = expect.whole("n_steps", n_steps)
     if not 0 < step_size < math.inf:
@@ -194,8 +195,7 @@ def _langevin(denoiser: Denoiser | Exact, x: Tensor, t: int, step_size: float, n
         alpha, _ = denoiser.schedule.at(t, x)
         with torch.no_grad():
             prediction = denoiser(alpha * x, t)
-        z = sample.draw(x, generator)
-        x = x + step_size / 2 * alpha * prediction.score + step_size**0.5 * z
+        x = langevin_step(x, alpha * prediction.score, step_size, sample.draw(x, generator))
         yield State(step, t, x, prediction.x)
 
 

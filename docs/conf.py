@@ -15,6 +15,7 @@ exclude_patterns = ["README.md"]  # its parts are in index.md
 # Lessons: what is committed is shown, nothing runs. Players bring all that they need.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
+suppress_warnings = ["ref.python"]  # of names that two classes have
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 

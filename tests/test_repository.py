@@ -3,6 +3,7 @@ import ast
 import copy
 import graphlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dmdkit"
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+EDITIONS = [*LESSONS, *SOLUTIONS]
+lessons = pytest.mark.parametrize("path", EDITIONS, ids=lambda path: "-".join(path.parts[-2:]))
 
 try:
     import tomllib
@@ -295,6 +298,31 @@ def code_cells(path):
 
 def test_the_lessons_are_those_that_the_tool_knows():
     assert tuple(path.stem for path in LESSONS) == notebooks.NAMES
+    with_exercises = [path.stem for path in LESSONS if "ex_" in path.read_text(encoding="utf-8")]
+    assert [path.stem for path in SOLUTIONS] == with_exercises
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_both_editions_of_a_lesson_are_one(path, tmp_path):
+    """What learners open is what the tool makes of the solutions and the stored pictures."""
+    copies = tmp_path / "notebooks"
+    shutil.copytree(ROOT / "notebooks", copies)
+    notebooks.write(notebooks.solved(copies / path.name), copies / path.name)
+    for edition in (path, notebooks.source(path)):
+        made = copies / edition.relative_to(ROOT / "notebooks")
+        assert made.read_bytes() == edition.read_bytes()
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_learners_see_no_answer_unasked(path):
+    text = path.read_text(encoding="utf-8")
+    assert "SOLUTION" not in text
+    for cell in code_cells(path):
+        assert not ("nbgrader" in cell.metadata and cell.outputs), cell.id
+    hidden = [cell for cell in code_cells(path) if cell.metadata.get("collapsed")]
+    predicts = len(re.findall(r"^\W*\*\*Predict\b", "\n\n".join(
+        cell.source for cell in nbformat.read(path, 4).cells), re.MULTILINE))
+    assert 0.8 * predicts <= len(hidden) <= predicts
 
 
 def test_every_way_to_install_makes_the_players_run():
@@ -338,7 +366,10 @@ def test_a_lesson_holds_no_progress_bar_that_stands_still(path):
 @lessons
 def test_a_lesson_was_run_from_top_to_bottom_without_an_error(path):
     cells = [cell for cell in code_cells(path) if cell.source.strip()]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    counts = {cell.execution_count: n for n, cell in enumerate(cells, 1)}
+    counts.pop(None, None)  # blank exercises
+    assert all(count == n for count, n in counts.items())
+    assert path in LESSONS or len(counts) == len(cells)
     assert any(cell.outputs for cell in cells)
     for cell in cells:
         for output in cell.outputs:
@@ -375,7 +406,7 @@ def test_an_exercise_is_marked_for_nbgrader(path):
         assert mark.schema_version == 3 and mark.grade != mark.solution and not mark.task
         if mark.solution:
             begin, end = (cell.source.count(f"### {word} SOLUTION") for word in ("BEGIN", "END"))
-            assert begin == end == 1, mark.grade_id
+            assert begin == end == (path in SOLUTIONS), mark.grade_id
         else:
             assert mark.points > 0 and mark.locked and "check.ex_" in cell.source, mark.grade_id
     for cell in code_cells(path):
@@ -385,7 +416,7 @@ def test_an_exercise_is_marked_for_nbgrader(path):
     assert graded == [False, True] * (len(cells) // 2)  # each exercise is followed by its check
 
 
-@pytest.mark.parametrize("path", [*LESSONS, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*EDITIONS, ROOT / "README.md"], ids=lambda path: "-".join(path.parts[-2:]))
 def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8") if path.suffix == ".md" else "\n".join(
         cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")

@@ -19,6 +19,7 @@ def test_a_lesson_is_laid_out_without_setup_and_with_its_answers_folded():
         solved = [cell for cell in page.cells if "### BEGIN SOLUTION" in cell.source]
         assert all("hide-input" in cell.metadata.tags for cell in solved)
         assert bool(solved) == (path.stem != "00_start_here")
+        assert sum("hide-output" in one for one in tags) >= 6
 
 
 def test_the_landing_page_opens_with_the_first_lessons_player():
@@ -70,6 +71,7 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_site, "bring_mathjax", lambda to: to.mkdir(parents=True))
         build_site.build(folder)
+    assert list(folder.parent.iterdir()) == [folder]  # nothing beside it
     return folder
 
 

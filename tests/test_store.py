@@ -376,10 +376,12 @@ def test_a_shipped_artefact_loads_and_its_card_says_what_it_is(name):
 
 
 def test_of_a_few_only_the_card_ships():
-    """Stages of the chain that draw what their neighbours draw, and the first half of a training."""
+    """Stages of the chain that draw what their neighbours draw, the first halves of trainings, a
+    student that is only measured, and a teacher to lead another away from."""
     cards = sorted(set(store.names()) - set(SHIPPED))
     stages = [f"progressive-{n}" for n in (128, 256, 32, 64)]
-    assert cards == [*stages, "student-dmd2-4step-no-critic"]
+    assert cards == [*stages, "student-dmd2-4step-no-critic", "student-dmd2-no-critic",
+                     "student-regression", "teacher-weak"]
     for name in cards:
         assert store.card(name)["results"]
         with refused(RuntimeError, f"Of '{name}' only the card ships.*train {name}`"):

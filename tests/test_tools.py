@@ -172,8 +172,9 @@ def dry_run(*arguments: str) -> str:
     if not shutil.which("make"):
         pytest.skip("there is no make here")
     command = ["make", "--dry-run", "--always-make", "-f", str(ROOT / "Makefile"), *arguments]
-    # what `make test` hands on to a make beneath it: -w, and the level that it prints
-    alone = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    # what `make test` hands on to a make beneath it: -w, the level that it prints, and EXTRAS
+    handed = ("MAKE", "MFLAGS", "EXTRAS")
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(handed)}
     done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, check=True)
     return done.stdout.decode("utf-8")
 

@@ -25,6 +25,7 @@ COPIED = ("README.md", "RESULTS.md", "docs/install.md", "docs/teaching.md")
 ROOMS = ("dmdkit", "dmdkit.tasks", "dmdkit.methods", "dmdkit.experiments", "dmdkit.show",
          "dmdkit.show.players")
 ANSWER = {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
+PREDICTED = {"code_prompt_show": "Show what happens", "code_prompt_hide": "Hide what happens"}
 
 
 # The pages' sources, laid out as in the clone, so that links between them hold
@@ -45,14 +46,18 @@ def lay_out(source: Path) -> None:
 
 
 def lesson(path: Path) -> nbformat.NotebookNode:
-    """A lesson as a page: without badges and setup, and with answers that unfold."""
-    page = nbformat.read(path, 4)
+    """A lesson as a page: without badges and setup, with solutions and answers that unfold."""
+    page, solved = nbformat.read(path, 4), nbformat.read(notebooks.source(path), 4)
     badges = rf"{re.escape(notebooks.BADGES)}.*?{re.escape(notebooks.BADGES_END)}\n*"
     page.cells[0].source = re.sub(badges, "", page.cells[0].source, flags=re.DOTALL)
-    page.cells = [cell for cell in page.cells if "setup" not in cell.metadata.get("tags", [])]
+    graded = {cell.id: cell for cell in solved.cells if "nbgrader" in cell.metadata}
+    cells = [graded.get(cell.id, cell) for cell in page.cells]
+    page.cells = [cell for cell in cells if "setup" not in cell.metadata.get("tags", [])]
     for cell in page.cells:
         if cell.metadata.get("nbgrader", {}).get("solution"):
             cell.metadata |= {"tags": ["hide-input"], "mystnb": ANSWER}
+        if cell.metadata.pop("collapsed", False):
+            cell.metadata |= {"tags": ["hide-output"], "mystnb": PREDICTED}
     return page
 
 
@@ -119,22 +124,24 @@ def make_room(site: Path) -> None:
     if site.exists() and any(site.iterdir()) and not (site / "objects.inv").exists():
         raise SystemExit(f"{site} holds files that are no site: name another folder.")
     shutil.rmtree(site, ignore_errors=True)
+    site.parent.mkdir(parents=True, exist_ok=True)
 
 
 def build(site: Path) -> None:
     make_room(site)
-    bring_mathjax(site / "_static" / "mathjax")
-    if STUDENT.exists():
-        shutil.copytree(STUDENT, site / "_static" / "page")
-    with tempfile.TemporaryDirectory() as work:
-        source = Path(work) / "source"
+    with tempfile.TemporaryDirectory() as work:  # myst-nb writes beside the pages, too
+        source, pages = Path(work) / "source", Path(work) / "pages"
         source.mkdir()
         lay_out(source)
+        bring_mathjax(pages / "_static" / "mathjax")
         command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", ROOT / "docs",
-                   "-d", Path(work) / "doctrees", source, site]
+                   "-d", Path(work) / "doctrees", source, pages]
         if subprocess.run(command, check=False).returncode:
             raise SystemExit("Sphinx did not finish the site; what it says stands above.")
-    (site / ".nojekyll").touch()  # GitHub Pages would leave out folders like _static
+        if STUDENT.exists():
+            shutil.copytree(STUDENT, pages / "_static" / "page")
+        (pages / ".nojekyll").touch()  # GitHub Pages would leave out folders like _static
+        shutil.move(pages, site)
 
 
 if __name__ == "__main__":

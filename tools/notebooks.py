@@ -1,12 +1,16 @@
-"""Keep the lessons in one state.
+"""Keep the lessons in one state, and make what learners open from what is written.
 
     python tools/notebooks.py trust            Jupyter may run the scripts in the lessons' outputs
-    python tools/notebooks.py stamp [NAME …]   write badge row, setup cell, metadata
+    python tools/notebooks.py stamp [NAME …]   write badge row, setup cell, metadata, both editions
     python tools/notebooks.py run [NAME …]     stamp, execute in a kernel of its own, keep outputs
 
-`trust` is for readers: the players are such scripts. The rest is for maintainers.
+`trust` is for readers: the players are such scripts. The rest is for maintainers. Lessons are
+written in notebooks/solutions, where exercises have their solutions. notebooks/ is made from it:
+exercises are blank, and what a learner is asked to predict is folded. Pictures are stored there
+alone, since a clone would hold each of them twice; the solutions keep their words.
 """
 import base64
+import copy
 import io
 import os
 import re
@@ -21,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # By name, not by pattern: a trusted notebook's outputs run scripts, so a stranger's is not trusted.
 NAMES = ("00_start_here", "01_ddpm", "02_scores", "03_dmd_in_2d", "04_dmd_mnist",
          "05_progressive_distillation", "06_dmd2")
-LESSONS = tuple(ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES)
+FOLDER = ROOT / "notebooks"
+LESSONS = tuple(FOLDER / f"{name}.ipynb" for name in NAMES)
 BADGES, BADGES_END = "<!-- badges -->", "<!-- /badges -->"
 SETUP = '''\
 # @title Setup: run it first, as often as you like. Outside Colab it does nothing.
@@ -42,6 +47,10 @@ if "google.colab" in sys.modules and (found is None or found.origin is None):
 SETUP_METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["setup"]}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LARGE = 100_000  # characters of a picture
+SMALL = 10_000  # characters of an output that the solutions keep
+PREDICT = re.compile(r"^\W*\*\*Predict\b", re.MULTILINE)
+FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}  # as JupyterLab writes it
+UNFOLDED = "unfolded"  # the tag of a cell whose output is there to be seen before one predicts
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A line of tqdm's: "12%|█▏  | 240/2000 [00:03<00:25, 69.1it/s]"; without a total "240it [00:03, …".
 PROGRESS = re.compile(r"\d+%\|.*\|\s*[\d.]+\w*/[\d.]+|\d+\w+ \[\d+:\d+")
@@ -139,39 +148,115 @@ def lighter(outputs: list) -> None:
             output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 
-def stamp(path: Path, address: str) -> None:
+# The editions
+
+def source(lesson: Path) -> Path:
+    """Where a lesson is written: among the solutions, unless it has no exercises."""
+    solved = lesson.parent / "solutions" / lesson.name
+    return solved if solved.exists() else lesson
+
+
+def solved(lesson: Path) -> nbformat.NotebookNode:
+    """A lesson with its solutions and all its outputs."""
+    notebook = nbformat.read(source(lesson), 4)
+    stored = nbformat.read(lesson, 4).cells if lesson.exists() else []
+    pictures = {cell.id: cell for cell in stored if cell.get("outputs")}
+    for cell in notebook.cells:
+        if cell.id in pictures:
+            cell.outputs = copy.deepcopy(pictures[cell.id].outputs)
+    return notebook
+
+
+def for_learners(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Exercises blank, what the checks said of them gone; links as seen from one folder up."""
+    from dmdkit.check import course
+
+    notebook = nbformat.from_dict(course.blank(notebook))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](")
+    return notebook
+
+
+def folded(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """What answers a Predict is hidden, until it is clicked on or its cell is run."""
+    notebook = copy.deepcopy(notebook)
+    asked = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            asked = asked or bool(PREDICT.search(cell.source))
+        elif "nbgrader" not in cell.metadata:
+            if asked and cell.outputs and UNFOLDED not in cell.metadata.get("tags", []):
+                cell.metadata |= copy.deepcopy(FOLDED)
+            asked = False
+    return notebook
+
+
+def without_pictures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Outputs in words: of what is drawn, the text that stands for it."""
+    notebook = copy.deepcopy(notebook)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        for kind, content in list(output.get("data", {}).items()):
+            if kind == "image/png" or len(content) > SMALL:
+                del output.data[kind]
+    return notebook
+
+
+def write(notebook: nbformat.NotebookNode, lesson: Path) -> None:
+    """Both editions of an executed lesson; the one, if it has no exercises."""
+    written = source(lesson)
+    if written != lesson:
+        nbformat.write(as_saved(without_pictures(notebook)), written)
+        notebook = for_learners(notebook)
+    nbformat.write(as_saved(folded(notebook)), lesson)
+
+
+def stamp(lesson: Path, address: str) -> None:
     """Write what the lessons share: badge row, setup cell, metadata; outputs as they are saved.
 
     Raises SystemExit if the notebook does not have one place for each.
     """
-    notebook = nbformat.read(path, 4)
+    notebook = solved(lesson)
     first = notebook.cells[0]
     setup = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
     if first.source.count(BADGES) != 1 or first.source.count(BADGES_END) != 1 or len(setup) != 1:
-        raise SystemExit(f"{path.name} must have {BADGES} and {BADGES_END} once each in its first "
-                         f"cell, and one cell tagged 'setup'; it has {len(setup)} of those.")
+        raise SystemExit(f"{lesson.name} must have {BADGES} and {BADGES_END} once each in its "
+                         f"first cell, and one cell tagged 'setup'; it has {len(setup)} of those.")
     before, rest = first.source.split(BADGES)
     after = rest.split(BADGES_END)[1]
-    first.source = f"{before}{BADGES}\n{badge_row(path.stem, address)}\n{BADGES_END}{after}"
+    first.source = f"{before}{BADGES}\n{badge_row(lesson.stem, address)}\n{BADGES_END}{after}"
     setup[0].source = SETUP.format(repository=address)
     setup[0].metadata = nbformat.from_dict(SETUP_METADATA)
-    nbformat.write(as_saved(notebook), path)
+    write(notebook, lesson)
 
 
-def run(path: Path) -> None:
+def with_outputs(notebook: nbformat.NotebookNode,
+                 executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A lesson as it is now, which may have been edited meanwhile, with what its execution gave."""
+    gave = {cell.id: cell for cell in executed.cells}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.id in gave:
+            cell.outputs, cell.execution_count = gave[cell.id].outputs, gave[cell.id].execution_count
+            lighter(cell.outputs)
+    return notebook
+
+
+def run(lesson: Path) -> None:
     """Execute a lesson from top to bottom with its full budget and store its outputs."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, 4)
+    notebook = nbformat.read(source(lesson), 4)
     begun = time.perf_counter()
     full = {name: value for name, value in os.environ.items() if name != "DMDKIT_FAST"}
+    folder = source(lesson).parent
     NotebookClient(notebook, timeout=3600, kernel_name="python3", store_widget_state=False,
-                   resources={"metadata": {"path": path.parent}}).execute(env=full)
-    for cell in notebook.cells:
-        lighter(cell.get("outputs", []))
-    nbformat.write(as_saved(notebook), path)
-    print(f"{path.name}: {time.perf_counter() - begun:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+                   resources={"metadata": {"path": folder}}).execute(env=full)
+    write(with_outputs(nbformat.read(source(lesson), 4), notebook), lesson)
+    seconds, size = time.perf_counter() - begun, lesson.stat().st_size / 1e6
+    print(f"{lesson.name}: {seconds:.0f} s, {size:.2f} MB")
 
+
+# What one calls
 
 def trust(paths: tuple[Path, ...] = LESSONS) -> None:
     """Sign the lessons as they are now, for the user who calls this."""

@@ -155,10 +155,15 @@ def _misfit(raw, value: Tensor, want: Tensor, name: str, hint: str) -> str:
     return ""
 
 
+def not_written(error: BaseException) -> bool:
+    """Whether this is what a blank exercise raises; torch's own NotImplementedError has a text."""
+    return isinstance(error, NotImplementedError) and not error.args
+
+
 def raised(error: BaseException, hint: str) -> str:
     """What to tell a learner whose function raised this."""
     text = _said(error)
-    if isinstance(error, NotImplementedError) and not error.args:  # torch's own have a text
+    if not_written(error):
         return NOT_WRITTEN
     return f"It raised {type(error).__name__}: {text}. {_meaning(error, text, hint)}".strip()
 

@@ -21,7 +21,7 @@ GIVEN = ("LICENSE", "README.md", "RESULTS.md", "pyproject.toml", "environment.ym
 LEFT_OUT = ("*/__pycache__/*", "*.part", "*/raw/*ubyte", "data/FashionMNIST/*", "data/cifar-10*",
             "data/celeba/*", "dmdkit/check/*")
 CHECKS = ("answers", "diagnosis", "harness", "probes", "recorded", "relations", "standins",
-          "substitutes", "terms", "trial", "wire")  # of dmdkit/check: those that hold no answer
+          "substitutes", "terms", "trial", "wire", "yours")  # of dmdkit/check: those that hold no answer
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.M | re.S)
 HINT = re.compile(r"<details><summary>Hint \d+</summary>.*?</details>\n?", re.S)
@@ -41,6 +41,7 @@ from pathlib import Path
 
 from .harness import CheckFailed, Exercise
 from .recorded import read
+from .yours import yours_or
 
 globals().update(read(Path(__file__).parent))
 '''
@@ -79,7 +80,6 @@ def name_of(lesson: int = 1) -> str:
 def _notebooks(root: Path, lessons: Sequence[int]) -> dict[int, Path]:
     """The notebooks with solutions, by lesson."""
     folder = root / "notebooks" / "solutions"
-    folder = folder if folder.is_dir() else root / "notebooks"
     there = {int(path.name[:2]): path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     there = {lesson: path for lesson, path in there.items() if exercises(lesson)}
     if not there:
@@ -153,11 +153,10 @@ def _for_students(root: Path, notebooks: dict[int, Path],
         name = path.relative_to(root).as_posix()
         if not any(fnmatch(name, pattern) for pattern in LEFT_OUT):
             yield name, path.read_bytes()
-    start = sorted((root / "notebooks").glob("00_*.ipynb"))
-    yield from ((f"notebooks/{path.name}", path.read_bytes()) for path in start)
-    for path in notebooks.values():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        yield f"notebooks/{path.name}", _text(blank(_prepared(content, hints)))
+    names = [path.name for path in (root / "notebooks").glob("00_*.ipynb")]
+    for name in [*names, *(path.name for path in notebooks.values())]:
+        content = json.loads((root / "notebooks" / name).read_text(encoding="utf-8"))
+        yield f"notebooks/{name}", _text(_prepared(content, hints))
     yield "dmdkit/check/__init__.py", INIT.encode("utf-8")
     for name in CHECKS:
         yield f"dmdkit/check/{name}.py", (root / f"dmdkit/check/{name}.py").read_bytes()

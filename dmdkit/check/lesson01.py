@@ -1,13 +1,14 @@
-"""Lesson 01: add noise, the posterior's mean, one DDIM step, guidance.
+"""Lesson 01: add noise, the training loss, the posterior's mean, one DDIM step.
 
-The oracles are written another way than the lesson's solutions: one sample at a time, as a Kalman
-update, as a rotation by an angle, as a step away from the unlabelled prediction.
+The oracles are written another way than the lesson's solutions: one sample at a time, by the error
+in x, as a Kalman update, as a rotation by an angle.
 """
 import torch
 
-from .cases import RESHAPE_IMAGES, image_shape, randn, tables
+from . import probes
+from .cases import RESHAPE_IMAGES, SHAPES, image_shape, labels, randn, tables
 from .harness import Exercise
-from .standins import column
+from .standins import column, tell, time
 
 NUMBERS = "t and s are whole numbers, so alpha[t] and alpha[s] are numbers that multiply a batch."
 
@@ -63,8 +64,81 @@ ex_1_1 = Exercise("1.1", _noise, _noise_cases, {
 }, hint=RESHAPE_IMAGES)
 
 
-# 1.2 posterior_mean(x_t, x0, t, s, alpha, sigma) -> mean of q(x_s | x_t, x)
-# 1.3 ddim_step(x_t, x0, t, s, alpha, sigma) -> x_s
+# 1.2 denoising_loss(model, x, label, t, eps, alpha, sigma) -> a scalar and, of it, a derivative
+
+def _error_in_x(weights, x, label, t, eps, alpha, sigma):
+    """x − x̂ is σ_t (v̂ − v), with x̂ = α_t x_t − σ_t v̂; the derivative by calculus."""
+    a = column(alpha[t], x)
+    s = column(sigma[t], x)
+    inputs = (a * x + s * eps, time(t, x), tell(label, len(x)))
+    answer = sum(weight * value for weight, value in zip(weights, inputs))
+    error = (x - a * inputs[0] + s * answer) / s
+    by_weights = torch.stack([2 * (error * value).mean() for value in inputs])
+    return error.square().mean(), by_weights
+
+
+def _loss_cases(g):
+    cases = []
+    for shape, T in zip(SHAPES, (30, 50, 20)):
+        t = torch.randint(1, T, (shape[0],), generator=g)
+        cases.append((randn(g, 3), randn(g, *shape), labels(g, shape[0]), t, randn(g, *shape),
+                      *tables(T)))
+    return cases
+
+
+def _loss(state=None, v=None, told=True, size=None):
+    """The mistaken loss with this state shown and this target, each of (x, ε, α_t, σ_t), and this
+    size of the error, of (error, σ_t). ``told`` says whether the model gets the label."""
+    state = state or (lambda x, e, a, s: a * x + s * e)
+    v = v or (lambda x, e, a, s: a * e - s * x)
+    size = size or (lambda error, s: error.square().mean())
+
+    def wrong(model, x, label, t, eps, alpha, sigma):
+        a = column(alpha[t], x)
+        s = column(sigma[t], x)
+        given = (x, eps, a, s)
+        answer = model(state(*given), t, label if told else None).v
+        return size(answer - v(*given), s)
+    return wrong
+
+
+ex_1_2 = Exercise("1.2", _error_in_x, _loss_cases, {
+    "That is the bug itself: v is made of the *noised* image. Work through it line by line: which "
+    "of its values is x when v is computed?":
+        _loss(v=lambda x, e, a, s: a * e - s * (a * x + s * e)),
+    "The model is shown the clean image: it has nothing to denoise. Show it x_t = α_t x + σ_t ε.":
+        _loss(state=lambda x, e, a, s: x),
+    "α and σ are swapped in x_t = α_t x + σ_t ε.":
+        _loss(state=lambda x, e, a, s: s * x + a * e),
+    "σ is squared in x_t: the noise's *variance* is σ_t²; ε is multiplied by its root.":
+        _loss(state=lambda x, e, a, s: a * x + s**2 * e),
+    "The target is x. This network predicts v = α ε − σ x.":
+        _loss(v=lambda x, e, a, s: x),
+    "The target is ε. This network predicts v = α ε − σ x.":
+        _loss(v=lambda x, e, a, s: e),
+    "The sign of v is flipped: v = α ε − σ x.":
+        _loss(v=lambda x, e, a, s: s * x - a * e),
+    "There is a plus in v where the formula has a minus: v = α ε − σ x.":
+        _loss(v=lambda x, e, a, s: a * e + s * x),
+    "α and σ are swapped in v: it is α ε − σ x, nearly ε where there is little noise.":
+        _loss(v=lambda x, e, a, s: s * e - a * x),
+    "This compares predictions of x, which multiplies each squared error by σ². Compare v itself.":
+        _loss(size=lambda error, s: (s * error).square().mean()),
+    "The model is not told the label: call model(x_t, t, label).":
+        _loss(told=False),
+    "Nothing learns from this: the loss is detached (or all is under no_grad).":
+        _loss(size=lambda error, s: error.square().mean().detach()),
+    "Take the mean, not the sum.":
+        _loss(size=lambda error, s: error.square().sum()),
+    "There is a factor ½ that the formula does not have.":
+        _loss(size=lambda error, s: error.square().mean() / 2),
+}, hint=RESHAPE_IMAGES, probe=probes.denoising,
+    random="It draws fresh noise. Use the given t and eps: the same ε is in x_t and in v.",
+    parts=("the loss", "its derivative by the model's weights"))
+
+
+# 1.3 posterior_mean(x_t, x0, t, s, alpha, sigma) -> mean of q(x_s | x_t, x)
+# 1.4 ddim_step(x_t, x0, t, s, alpha, sigma) -> x_s
 
 def _posterior_cases(g):
     """t and s at least two apart, so that t − 1 is not s. Nowhere α_t = 0: averages of x_t/r, as
@@ -110,7 +184,7 @@ def _mean(formula):
     return wrong
 
 
-ex_1_2 = Exercise("1.2", _kalman, _posterior_cases, {
+ex_1_3 = Exercise("1.3", _kalman, _posterior_cases, {
     "The two weights are swapped: r σ_s²/σ_t² belongs to x_t, and α_s σ²_{t|s}/σ_t² to x.":
         _mean(lambda y, x, r, f, a, s, S: (a * f * y + r * s**2 * x) / S**2),
     "α_s is missing from the weight of x: at time s the image is already scaled by α_s.":
@@ -129,7 +203,7 @@ ex_1_2 = Exercise("1.2", _kalman, _posterior_cases, {
         lambda x_t, x0, t, s, alpha, sigma: _kalman(x_t, x0, t, t - 1, alpha, sigma),
     "This is α_s x alone: what x_t says about x_s is missing.":
         lambda x_t, x0, t, s, alpha, sigma: alpha[s] * x0,
-    "This is DDIM's step (exercise 1.3), which keeps all of the predicted noise; the posterior's "
+    "This is DDIM's step (exercise 1.4), which keeps all of the predicted noise; the posterior's "
     "mean keeps less of it.":
         _rotate,
     "t and s are exchanged: you go from the noisier x_t at t down to s, and s < t.":
@@ -144,7 +218,7 @@ def _step(formula):
     return wrong
 
 
-ex_1_3 = Exercise("1.3", _rotate, _ddim_cases, {
+ex_1_4 = Exercise("1.4", _rotate, _ddim_cases, {
     "This is x_t again: you took it apart and put it together at the same time. Take it apart with "
     "α_t and σ_t, where it was; put x̂ and ε̂ together with α_s and σ_s, where you go.":
         _step(lambda y, x, A, S, a, s: y.clone()),
@@ -169,45 +243,8 @@ ex_1_3 = Exercise("1.3", _rotate, _ddim_cases, {
         _step(lambda y, x, A, S, a, s: a * x - s * (y - A * x) / S),
     "You used t − 1 in place of s. DDIM may leap over many steps: take s as it is given.":
         lambda x_t, x0, t, s, alpha, sigma: _rotate(x_t, x0, t, t - 1, alpha, sigma),
-    "This is the posterior's mean (exercise 1.2), DDPM's step without its fresh noise. DDIM keeps "
+    "This is the posterior's mean (exercise 1.3), DDPM's step without its fresh noise. DDIM keeps "
     "all of ε̂.":
         _kalman,
 }, hint=NUMBERS, random="It draws fresh noise. DDIM is deterministic: put x̂ together with its own "
                         "ε̂, the noise that x_t implies.")
-
-
-# 1.4 guide(with_label, without, w) -> the guided prediction
-
-def _away(with_label, without, w):
-    return with_label + w * (with_label - without)
-
-
-def _guide_cases(g):
-    cases = []
-    for w in (0.0, 0.3, 2.5):
-        shape = image_shape(g)
-        cases.append((randn(g, *shape), randn(g, *shape), w))
-    return cases
-
-
-ex_1_4 = Exercise("1.4", _away, _guide_cases, {
-    "The two predictions are swapped: this steers *away* from the label. (1 + w) belongs to the "
-    "one with the label.":
-        lambda c, u, w: (1 + w) * u - w * c,
-    "This is the other convention, in which 1 means no guidance: u + w (c − u). Here w = 0 means "
-    "none: (1 + w) c − w u.":
-        lambda c, u, w: w * c + (1 - w) * u,
-    "The sign is flipped: this mixes the unlabelled prediction *in*, so the label counts less. "
-    "Move away from it.":
-        lambda c, u, w: (1 - w) * c + w * u,
-    "There is a plus where the formula has a minus: take w times the unlabelled prediction *off*, "
-    "so that the weights sum to 1.":
-        lambda c, u, w: (1 + w) * c + w * u,
-    "The 1 is missing: with w = 0 nothing is left. Take (1 + w) times the labelled prediction.":
-        lambda c, u, w: w * (c - u),
-    "w is missing before the unlabelled prediction: the weights (1 + w) and −w must sum to 1.":
-        lambda c, u, w: (1 + w) * c - u,
-    "The unlabelled prediction is missing: this only makes the labelled one larger.":
-        lambda c, u, w: (1 + w) * c,
-    "w is not used: this is the labelled prediction as it was.": lambda c, u, w: c.clone(),
-})

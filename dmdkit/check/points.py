@@ -14,9 +14,9 @@ class Graded(NamedTuple):
 
 TABLE = {
     "ex_1_1": Graded("add_noise", 2),
-    "ex_1_2": Graded("posterior_mean", 3),
-    "ex_1_3": Graded("ddim_step", 3),
-    "ex_1_4": Graded("guide", 2),
+    "ex_1_2": Graded("denoising_loss", 3),
+    "ex_1_3": Graded("posterior_mean", 3),
+    "ex_1_4": Graded("ddim_step", 2),
     "ex_2_1": Graded("score_from_v", 2),
     "ex_2_2": Graded("x_from_score", 2),
     "ex_2_3": Graded("ideal_denoiser", 3),
@@ -33,7 +33,7 @@ TABLE = {
     "ex_4_5": Graded("fake_loss", 4),
     "ex_5_1": Graded("distillation_target", 3),
     "ex_5_2": Graded("v_to_x_step", 2),
-    "ex_5_3": Graded("loss_weight", 3),
+    "ex_5_3": Graded("halving_loss", 3),
     "ex_5_4": Graded("least_loss", 4),
     "ex_6_1": Graded("gan_losses", 3),
     "ex_6_2": Graded("adversarial_loss", 4),

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ ATTACHED = ("w is attached to the losses, so training would change the images in
             "too. Return a number: detach it, and no create_graph=True.")
 WALKED = ("The state is attached to the student, so a loss on it would train all the steps that "
           "led there. They only show what the last step will meet: put them under torch.no_grad().")
+
+
+class Answered(NamedTuple):
+    """What a stand-in for a network says, as a ``Prediction`` does."""
+    v: Tensor
 
 
 def attempt(function: Callable, probe: Callable, case: tuple, want: Sequence[Tensor],
@@ -68,6 +74,18 @@ def slopes(loss, *weights: Tensor, name: str = "the loss") -> tuple[Tensor, ...]
         return (loss, *map(torch.zeros_like, weights))
     return (loss, *torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True,
                                        materialize_grads=True))
+
+
+def denoising(loss, weights, x, label, t, eps, alpha, sigma):
+    """1.2: for a model whose v is a x_t + b t/10 + e times what the label tells: the loss and its
+    derivative by (a, b, e)."""
+    weights = leaf(weights)
+
+    def model(x_t, t, label=None):
+        told = tell(label, len(x_t))
+        return Answered(weights[0] * x_t + weights[1] * time(t, x_t) + weights[2] * told)
+
+    return slopes(loss(model, x, label, t, eps, alpha, sigma), weights)
 
 
 def matching(loss, x, g):

@@ -16,10 +16,11 @@ from .. import files, sample
 from ..data import ROOT, to_uint8
 from ..denoiser import Denoiser
 from . import tables
-from .explorer import STEPS, decoded, encoded, start
+from .explorer import decoded, encoded, start
 
 SHOWN = TEACHER, STUDENT = ("teacher", "student-dmd")
 READERS = ("classifier", "judge")
+STEPS = (1, 2, 4, 8, 16, 32, 64, 400)
 SURE = 0.8      # with which both classifiers must read each digit; they were trained to 0.9, not to 1
 IMAGES = 1000   # that the Fréchet distances are taken of
 
@@ -29,13 +30,6 @@ class Column(NamedTuple):
     n_steps: int
     evaluations: int   # of the network, for a picture
     distance: float    # Fréchet distance in the judge's features
-    student: bool = False
-
-    @property
-    def head(self) -> str:
-        """"16 steps", "student, 1 step"."""
-        steps = f"{self.n_steps} step{'s' * (self.n_steps > 1)}"
-        return f"student, {steps}" if self.student else steps
 
 
 @torch.no_grad()
@@ -72,7 +66,7 @@ def build(root: Path = ROOT, device="cpu") -> Path:
     z = start(student, seed).to(device)
     rows = [drawn(teacher, seed, n, GUIDANCE) for n in tqdm(STEPS, desc="hero", unit="row")]
     rows.append(student.generate(z, torch.arange(len(z), device=device)))
-    frames = to_uint8(torch.stack(rows)).squeeze(2).cpu()  # (11, 10, 28, 28)
+    frames = to_uint8(torch.stack(rows)).squeeze(2).cpu()  # (9, 10, 28, 28)
     path = Path(root) / "hero" / "digits.png"
     files.write_atomically(path, encoded(frames))
     files.write_json(path.with_suffix(".json"), {
@@ -99,7 +93,7 @@ def card(root: Path = ROOT) -> dict:
 
 
 def load(root: Path = ROOT) -> Tensor:
-    """The digits, (11, 10, 28, 28) uint8, ink dark on white: a row each of ``columns``. Raises
+    """The digits, (9, 10, 28, 28) uint8, ink dark on white: a row each of ``columns``. Raises
     RuntimeError for a damaged file."""
     entry = card(root)
     return 255 - decoded(Path(root) / "hero" / "digits.png", entry)
@@ -113,7 +107,7 @@ def columns(root: Path = ROOT) -> list[Column]:
     entry = card(root)
     by_steps = [Column(n, 2 * n, _distance(TEACHER, teacher, n, entry["guidance"]))
                 for n in entry["steps"]]
-    return [*by_steps, Column(1, 1, _distance(STUDENT, student, 1, 0.0), True)]
+    return [*by_steps, Column(1, 1, _distance(STUDENT, student, 1, 0.0))]
 
 
 def _distance(name: str, entry: dict, n_steps: int, guidance: float) -> float:

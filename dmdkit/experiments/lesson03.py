@@ -65,6 +65,29 @@ def recipes() -> dict[str, Recipe]:
     return found
 
 
+def noised(x: Tensor, t: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> tuple:
+    """x_t, α_t and σ_t of samples x (B, …) at times t (B,) of tables alpha and sigma (T,)."""
+    alpha, sigma = (table[t].reshape(-1, *[1] * (x.ndim - 1)) for table in (alpha, sigma))
+    return alpha * x + sigma * eps, alpha, sigma
+
+
+def dm_gradient(x: Tensor, t: Tensor, eps: Tensor, real, fake, alpha: Tensor,
+                sigma: Tensor) -> Tensor:
+    """``dmd.matching_gradient`` with the arguments of exercise 3.3. x, eps: (B, …); t: (B,); alpha,
+    sigma: (T,); real and fake take x_t and t and return x-predictions."""
+    x_t, alpha, sigma = noised(x, t, eps, alpha, sigma)
+    return dmd.matching_gradient(x, real(x_t, t), fake(x_t, t), alpha, sigma)
+
+
+def fake_loss(fake, generator, z: Tensor, t: Tensor, eps: Tensor, alpha: Tensor,
+              sigma: Tensor) -> Tensor:
+    """The fake score's loss in x, a scalar, with the arguments of exercise 3.5."""
+    with torch.no_grad():
+        x = generator(z)
+    x_t, _, _ = noised(x, t, eps, alpha, sigma)
+    return torch.nn.functional.mse_loss(fake(x_t, t), x)
+
+
 def push(real, fake, x: Tensor, t: int, eps: Tensor) -> Tensor:
     """Where the points x (N, 2) are sent at time t: σ_t (s_real − s_fake) at their noised versions,
     averaged over ``eps`` (K, 1, 2). Without a fake score (None), the real score alone."""

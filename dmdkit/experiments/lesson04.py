@@ -1,5 +1,9 @@
-"""Lesson 04's study: which part of DMD does what, on MNIST. Settings only."""
-from ..methods import dmd
+"""Lesson 04's study: which part of DMD does what, on MNIST; and the library's functions, as the
+lesson's loop calls them while exercises are blank."""
+import torch
+from torch import Tensor
+
+from ..methods import dmd, pairs
 from ..tasks.mnist import MNIST
 from .mnist import GUIDANCE, ONE_STEP
 from .recipe import Recipe
@@ -34,3 +38,47 @@ RECIPES = {
 STUDY = Study(
     "dmd-mnist", "Distillations of the teacher: what was seen over training, and their figures.",
     RECIPES, seeds=3, shown=("student-dmd-paired", "student-dmd", "poster-mnist"), hours=1.0)
+
+
+# What exercises ask for, with their arguments.
+
+def pair_batch(z: Tensor, y: Tensor, label: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    """Exercise 4.1: the pairs of these numbers, (B,) int64."""
+    return tuple(pairs.Pairs(z, y, label).batch(index))
+
+
+def regression_loss(generate, distance, z: Tensor, y: Tensor, label: Tensor) -> Tensor:
+    """Exercise 4.2: the mean distance of G(z, label) from y, a scalar."""
+    return distance(generate(z, label), y).mean()
+
+
+def guided_gradient(x: Tensor, t: Tensor, eps: Tensor, label: Tensor, real, fake, w: float,
+                    *tables) -> Tensor:
+    """Exercise 4.3: ``dmd.matching_gradient`` with guidance w on the real score. real and fake take
+    x_t, t and labels and return x-predictions; ``tables`` are the number of "no class", α (T,) and
+    σ (T,)."""
+    no_class, alpha, sigma = tables
+    alpha, sigma = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
+    x_t = alpha * x + sigma * eps
+    without = real(x_t, t, torch.full_like(label, no_class))
+    mu_real = torch.lerp(without, real(x_t, t, label), 1 + w)
+    return dmd.matching_gradient(x, mu_real, fake(x_t, t, label), alpha, sigma)
+
+
+def regression_weight(matching_gradient: Tensor, regression_gradient: Tensor,
+                      share: float) -> Tensor:
+    """Exercise 4.4: the weight at which the regression's gradients (B, …) are ``share`` times as
+    long as the matching's, in the mean over the batch."""
+    matching, regression = (gradient.flatten(1).norm(dim=1).mean()
+                            for gradient in (matching_gradient, regression_gradient))
+    return share * matching / regression
+
+
+def fake_loss(fake, generate, z: Tensor, label: Tensor, t: Tensor, eps: Tensor, alpha: Tensor,
+              sigma: Tensor) -> Tensor:
+    """Exercise 4.5: the fake score's loss in v, a scalar."""
+    with torch.no_grad():
+        x = generate(z, label)
+    alpha, sigma = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
+    v = alpha * eps - sigma * x
+    return torch.nn.functional.mse_loss(fake(alpha * x + sigma * eps, t, label), v)

@@ -6,10 +6,6 @@ from .recipe import Recipe
 
 GUIDANCE = 0.25  # of the real score, of the pairs and of the first halving
 
-# How the teacher is led away from a weaker one (autoguidance), and the best that we know of it.
-AWAY = Sampling("ddpm", 400, 0.2, (0.3, 0.95), "teacher-weak", 0.5)
-AWAY_16 = Sampling("ddim", 16, 0.2, (0.3, 0.95), "teacher-weak", 0.5)
-BEST = Sampling("ddpm", 400, 0.17, (0.3, 0.9), "teacher-weak", 0.5, False, 0.8, 0.5)
 PLAIN = (Sampling("ddim", 16), Sampling("ddim", 16, 0.3), Sampling("heun", 8, GUIDANCE),
          Sampling("ddim", 400, GUIDANCE), Sampling("ddpm", 400, GUIDANCE))
 ONE_STEP = (Sampling("ddim", 1),)
@@ -18,7 +14,7 @@ TEACHER = Recipe(
     "Class-conditional DDPM on MNIST: v-prediction, cosine schedule with zero terminal SNR, "
     "T = 1024.",
     MNIST, ddpm.Settings(lr=2e-3, warmup=200, ema=0.999), n_steps=14_000,
-    samplings=(*PLAIN, AWAY_16, AWAY, BEST))
+    samplings=PLAIN)
 
 # Distribution matching with pairs. Five updates of the fake score, as in DMD2, so that it keeps up.
 PAIRED = dmd.Settings(guidance=GUIDANCE, updates=(1, 5), n_pairs=12_800, distance="classifier",

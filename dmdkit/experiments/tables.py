@@ -11,8 +11,11 @@ from .results import REAL, Row
 START, END = "<!-- results -->", "<!-- /results -->"
 METRICS = (("classifier", "frechet_distance"), ("judge", "frechet_distance"),
            ("judge", "accuracy"), ("classifier", "coverage"))
+DRAWN = ["drawn by", "samples", "noise", "seeds"]
 HEADS = ["Fréchet distance, first space", "second space", "right digits", "coverage"]
-FORMS = {"accuracy": "{:.1%}", "coverage": "{:.3f}", "frechet_distance": "{:.2f}"}
+FORMS = {"accuracy": "{:.1%}", "coverage": "{:.3f}", "frechet_distance": "{:.2f}",
+         "ink": "{:.4f}", "lattice": "{:.0%}"}
+PAPER = (("paper", "ink"), ("paper", "lattice"))
 
 # README's table: what a line is called, the artefact, its sampler, steps and guidance.
 LINES = (
@@ -32,10 +35,10 @@ def cards(root: Path = ROOT) -> dict[str, dict]:
     return {name: store.card(name, root) for name in store.names(root)}
 
 
-def figures(found: list[Row]) -> list[str]:
-    """A line's cells: each of ``METRICS`` over the seeds that there are."""
+def figures(found: list[Row], metrics=METRICS) -> list[str]:
+    """A line's cells: each of these metrics over the seeds that there are."""
     cells = []
-    for space, metric in METRICS:
+    for space, metric in metrics:
         here = results.select(found, space=space, metric=metric)
         cells.append(results.text(results.spread(here), FORMS[metric]) if here else "")
     return cells
@@ -82,25 +85,37 @@ def _group(row: Row) -> tuple:
     return row.sampler, row.n_steps, row.guidance, row.more, row.images, row.noise
 
 
+def clean_paper(root: Path = ROOT) -> str:
+    """The table of what lies on the digits' paper, of all that was measured by it."""
+    lines = []
+    for name, card in cards(root).items():
+        found = results.select(results.rows(name, card), space="paper", noise="report")
+        found = [row for row in found if row.sampler != REAL]
+        for line in _lines(found, PAPER):
+            lines.append([f"`{name}`", *line])
+    return results.markdown(["artefact", *DRAWN, "ink", "lattice"], lines)
+
+
 def long(root: Path = ROOT) -> str:
-    """All figures on all cards of denoisers: a table an artefact."""
-    parts = []
+    """All figures on all cards of denoisers: a table an artefact, and one of the paper."""
+    parts = [f"### Clean paper\n\n{clean_paper(root)}"]
     for name, card in cards(root).items():
         lines = list(_lines(sorted(results.rows(name, card))))
         if len(lines) > 1:
-            head = ["drawn by", "samples", "noise", "seeds", *HEADS]
-            parts.append(f"### {name}\n\n{card['what']}\n\n{results.markdown(head, lines)}")
+            table = results.markdown([*DRAWN, *HEADS], lines)
+            parts.append(f"### {name}\n\n{card['what']}\n\n{table}")
     return "\n\n".join(parts)
 
 
-def _lines(rows: list[Row]) -> Iterator[list[str]]:
+def _lines(rows: list[Row], metrics=METRICS) -> Iterator[list[str]]:
     for key, found in groupby(sorted(rows, key=_group), _group):
         sampler, n_steps, guidance, more, images, noise = key
         found = list(found)
         seeds = sorted({row.seed for row in found})
         what = sampler if sampler == REAL else f"{sampler}, {n_steps}, guidance {guidance:g}"
         said = f"{what}, {more}" if more else what
-        yield [said, f"{images:,}", noise, ", ".join(map(str, seeds)), *figures(found)]
+        yield [said, f"{images:,}", noise, ", ".join(map(str, seeds)),
+               *figures(found, metrics)]
 
 
 def filled(text: str, table: str, path: Path) -> str:

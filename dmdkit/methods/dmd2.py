@@ -60,8 +60,8 @@ def _gradient_norm(loss: Tensor, x: Tensor) -> float:
 
 def rescaled_weights(sample_shape: tuple[int, ...]) -> tuple[float, float]:
     """The paper's weights of the generator's and the discriminator's loss, 3e-3 and 1e-2 for
-    64 × 64 × 3 images, rescaled to another size. The rescaling is ours: the matching loss is a mean
-    over pixels and the discriminator's logit is not, so fewer pixels get more weight."""
+    64 × 64 × 3 images, rescaled by the number of pixels. The rescaling is ours, and the released
+    weights for latent images do not follow it: take it as a start, and measure the pulls."""
     pixels = 64 * 64 * 3 / torch.Size(sample_shape).numel()
     return 3e-3 * pixels, 1e-2 * pixels
 

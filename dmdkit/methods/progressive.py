@@ -34,29 +34,57 @@ def stage_times(schedule: Schedule, n_steps: int) -> Tensor:
     return torch.stack([times[::2], times[1::2], torch.cat([times[2::2], torch.tensor([-1])])], 1)
 
 
-def two_steps(teacher: Callable[..., Prediction], schedule: Schedule, z_t: Tensor, t: Tensor,
+def two_steps(teacher: Callable[..., Prediction], schedule: Schedule, x_t: Tensor, t: Tensor,
               middle: Tensor, end: Tensor, label: Tensor | None = None) -> Tensor:
-    """Where two DDIM steps of the teacher take z_t (B, …): from t to ``middle`` to ``end``, each
+    """Where two DDIM steps of the teacher take x_t (B, …): from t to ``middle`` to ``end``, each
     (B,) int64, −1 being clean data (Algorithm 2). ``partial(teacher, guidance=w)`` guides it."""
-    prediction = teacher(z_t, t, label)
-    z_middle = ddim_step(schedule, prediction.x, prediction.eps, middle)
-    prediction = teacher(z_middle, middle, label)
+    prediction = teacher(x_t, t, label)
+    x_middle = ddim_step(schedule, prediction.x, prediction.eps, middle)
+    prediction = teacher(x_middle, middle, label)
     return ddim_step(schedule, prediction.x, prediction.eps, end)
 
 
-def target(z_t: Tensor, z_s: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor,
+def target(x_t: Tensor, x_s: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor,
            sigma_s: Tensor) -> Tensor:
-    """x̃ = (z_s − (σ_s/σ_t) z_t) / (α_s − (σ_s/σ_t) α_t): the x-prediction at z_t whose one DDIM
-    step lands on z_s (Algorithm 2 and Appendix G). Shaped like z_t; at the end of the chain, where
-    α_s = 1 and σ_s = 0, it is z_s itself.
+    """x̃ = (x_s − (σ_s/σ_t) x_t) / (α_s − (σ_s/σ_t) α_t): the x-prediction at x_t whose one DDIM
+    step lands on x_s (Algorithm 2 and Appendix G). Shaped like x_t; at the end of the chain, where
+    α_s = 1 and σ_s = 0, it is x_s itself.
 
-    Where z_s comes from two steps, x̃ is a weighted mean of the two x-predictions on the way.
+    Where x_s comes from two steps, x̃ is a weighted mean of the two x-predictions on the way.
     Raises TypeError or ValueError for tensors that are not floating or of unlike shapes.
     """
-    expect.alike(z_t=z_t, z_s=z_s)
-    expect.factors(z_t, alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s)
+    expect.alike(x_t=x_t, x_s=x_s)
+    expect.factors(x_t, alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s)
     ratio = sigma_s / sigma_t
-    return (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t)
+    return (x_s - ratio * x_t) / (alpha_s - ratio * alpha_t)
+
+
+def rotate(x_t: Tensor, v: Tensor, phi_t: Tensor, phi_s: Tensor) -> Tensor:
+    """x_s = cos δ x_t − sin δ v with δ = φ_t − φ_s: the DDIM step from angle φ_t to φ_s, where
+    α = cos φ and σ = sin φ (Appendix D). Shaped like x_t; angles in radians, broadcasting.
+
+    Raises TypeError or ValueError for tensors that are not floating or of unlike shapes.
+    """
+    expect.alike(x_t=x_t, v=v)
+    delta = phi_t - phi_s
+    return torch.cos(delta) * x_t - torch.sin(delta) * v
+
+
+def least_loss(x_t: Tensor, points: Tensor, targets: Tensor, alpha: float,
+               sigma: float) -> Tensor:
+    """The squared error that the best answer leaves at each x_t, (B,), where the data are one of N
+    points, each as likely: the variance of the targets, summed over coordinates.
+
+    x_t: (B, D). points: (N, D). targets: (B, N, D), what is asked for where point i became x_t.
+    Raises ValueError for tensors that do not fit each other.
+    """
+    if targets.shape != (len(x_t), len(points), x_t.shape[1]):
+        raise ValueError("targets must be (B, N, D), one for each sample and point; got "
+                         f"{tuple(targets.shape)} for {len(x_t)} samples and {len(points)} points.")
+    squares = (x_t[:, None] - alpha * points).square().sum(2)
+    share = (-squares / (2 * sigma**2)).softmax(1)[..., None]
+    mean = (share * targets).sum(1, keepdim=True)
+    return (share * (targets - mean).square()).sum((1, 2))
 
 
 class Halving:
@@ -84,9 +112,9 @@ class Halving:
         self.times = stage_times(student.schedule, n_steps).to(device)
 
     def __call__(self, g: torch.Generator) -> dict[str, Tensor]:
-        z_t, t, middle, end, label = self.sample(g)
-        x_target = self.target(z_t, t, middle, end, label)
-        x = self.learner.model(z_t, t, label).x
+        x_t, t, middle, end, label = self.sample(g)
+        x_target = self.target(x_t, t, middle, end, label)
+        x = self.learner.model(x_t, t, label).x
         alpha, sigma = self.schedule.at(t, x)
         loss = weighted_loss(x, x_target, alpha, sigma, self.weighting).mean()
         norm = self.learner.update(loss)
@@ -94,23 +122,23 @@ class Halving:
         return {"loss": loss, "gradient norm": norm}
 
     def sample(self, g: torch.Generator) -> tuple[Tensor, ...]:
-        """Noised images z_t, the three times of each, and labels (or None)."""
+        """Noised images x_t, the three times of each, and labels (or None)."""
         student, n = self.learner.net, self.batch_size
         index = torch.randint(len(self.images), (n,), generator=g, device=g.device)
         eps = torch.randn(n, *student.sample_shape, generator=g, device=g.device)
         times = self.times[stratified_times(n, len(self.times), g)]
         t, middle, end = times[self.rows].unbind(1)
         x, label = self.images.batch(index[self.rows])
-        z_t = self.schedule.noise(x, t, eps[self.rows])
-        return z_t, t, middle, end, label if student.n_classes else None
+        x_t = self.schedule.noise(x, t, eps[self.rows])
+        return x_t, t, middle, end, label if student.n_classes else None
 
     @torch.no_grad()
-    def target(self, z_t: Tensor, t: Tensor, middle: Tensor, end: Tensor,
+    def target(self, x_t: Tensor, t: Tensor, middle: Tensor, end: Tensor,
                label: Tensor | None) -> Tensor:
-        """What the student should predict at z_t."""
-        z_end = two_steps(self.teacher, self.schedule, z_t, t, middle, end, label)
-        now, then = self.schedule.at(t, z_t), self.schedule.at(end, z_t)
-        return target(z_t, z_end, *now, *then)
+        """What the student should predict at x_t."""
+        x_end = two_steps(self.teacher, self.schedule, x_t, t, middle, end, label)
+        now, then = self.schedule.at(t, x_t), self.schedule.at(end, x_t)
+        return target(x_t, x_end, *now, *then)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from .style import AMBER, BLACK, BLUE, GREEN, ORANGE, PINK, WIDEST, new_figure, side_by_side, styled
+from .style import AMBER, BLACK, BLUE, GREEN, ORANGE, PINK, WIDEST, new_figure, styled
 
 TRAINED, FROZEN, DATA = "#CFE3F3", "#E8E8E8", "white"
 LEGEND = "Solid: values. Dashed: gradients. Blue networks are trained, grey ones are frozen"
@@ -55,6 +55,41 @@ def arrows(axes: Axes, ends: Iterable[tuple[Point, Point]]) -> None:
 
 
 @styled
+def unet() -> Figure:
+    """The U-Net of lesson 01: what goes through it, and how time and label enter (dashed)."""
+    figure = new_figure(WIDEST, 3.9)
+    axes = figure.subplots()
+    canvas(axes, "Time and label scale and shift the channels of every block", 11.6, 4.7)
+    _unet_blocks(axes)
+    _unet_inputs(axes)
+    return figure
+
+
+def _unet_blocks(axes: Axes) -> None:
+    box(axes, 0.85, 2.6, "$x_t$ as\n4 × 14 × 14", DATA)
+    box(axes, 2.85, 2.6, "down\n32 × 14 × 14", TRAINED, 1.6)
+    box(axes, 4.05, 1.4, "down\n64 × 7 × 7", TRAINED)
+    box(axes, 5.8, 0.2, "middle\n64 × 7 × 7", TRAINED)
+    box(axes, 7.55, 1.4, "up\n64 × 7 × 7", TRAINED)
+    box(axes, 8.75, 2.6, "up\n32 × 14 × 14", TRAINED, 1.6)
+    box(axes, 10.75, 2.6, r"$\hat{v}$, like $x_t$", DATA)
+    arrows(axes, [((1.65, 2.6), (2.0, 2.6)), ((2.9, 2.25), (3.7, 1.75)), ((4.2, 1.05), (5.0, 0.4)),
+                  ((6.6, 0.4), (7.4, 1.05)), ((7.9, 1.75), (8.7, 2.25)), ((9.6, 2.6), (9.95, 2.6)),
+                  ((3.7, 2.6), (7.9, 2.6)), ((4.85, 1.4), (6.75, 1.4))])
+    axes.text(4.4, 2.65, "copied", ha="center", va="bottom")
+    axes.text(5.3, 1.45, "copied", ha="center", va="bottom")
+
+
+def _unet_inputs(axes: Axes) -> None:
+    box(axes, 2.85, 3.9, "t: sines and cosines", DATA, 2.2)
+    box(axes, 5.8, 3.9, "sum of two\nvectors", TRAINED, 1.4)
+    box(axes, 8.75, 3.9, "y: one of 11 vectors", TRAINED, 2.2)
+    arrows(axes, [((4.0, 3.9), (5.05, 3.9)), ((7.6, 3.9), (6.55, 3.9))])
+    for x, y in ((3.3, 2.95), (4.3, 1.75), (5.8, 0.55), (7.3, 1.75), (8.3, 2.95)):
+        arrow(axes, (5.8, 3.55), (x, y), BLUE)
+
+
+@styled
 def dmd() -> Figure:
     """DMD's three networks and three losses: what goes where, and which loss trains what."""
     figure = new_figure(WIDEST, 3.6)
@@ -94,7 +129,7 @@ def dmd2() -> Figure:
     bottleneck."""
     figure = new_figure(WIDEST, 3.8)
     axes = figure.subplots()
-    canvas(axes, LEGEND, 11.5, 4.1)
+    canvas(axes, LEGEND, 11.6, 4.1)
     _dmd2_networks(axes)
     _dmd2_losses(axes)
     return figure
@@ -124,45 +159,3 @@ def _dmd2_losses(axes: Axes) -> None:
     arrow(axes, (2.75, 0.45), (2.75, 1.45), PINK)
     arrow(axes, (10.6, 0.85), (9.3, 1.6), AMBER)
     arrow(axes, (10.4, 0.15), (8.5, 0.15), AMBER, -0.15)
-
-
-@styled
-def kinship() -> Figure:
-    """An adversarial autoencoder beside DMD: a reconstruction term says which, a distribution term
-    says what."""
-    figure = new_figure(WIDEST, 3.2, "One term says which, the other says what")
-    left, right = side_by_side(figure, 2, gridspec_kw={"wspace": 0.06})
-    _autoencoder(left)
-    _generator(right)
-    return figure
-
-
-def _autoencoder(axes: Axes) -> None:
-    canvas(axes, "Adversarial autoencoder", 6.6)
-    for x, text, colour in ((0.75, "image y", DATA), (2.45, "encoder", TRAINED),
-                            (4.15, "code z", DATA), (5.85, "decoder", TRAINED)):
-        box(axes, x, 1.8, text, colour, 1.2)
-    box(axes, 4.15, 0.3, "discriminator", TRAINED)
-    loss(axes, 1.85, 0.3, "codes as\nthe prior's", BLUE, 1.4)
-    loss(axes, 3.3, 3.0, "reconstruct:\ndecoder(z) is y", ORANGE, 1.8)
-    arrows(axes, [((1.4, 1.8), (1.8, 1.8)), ((3.1, 1.8), (3.5, 1.8)), ((4.8, 1.8), (5.2, 1.8)),
-                  ((4.15, 1.46), (4.15, 0.64)), ((3.35, 0.3), (2.6, 0.3)),
-                  ((0.75, 2.15), (2.3, 3.0)), ((5.85, 2.15), (4.3, 3.0))])
-    arrow(axes, (1.9, 0.64), (2.35, 1.46), BLUE)
-    arrow(axes, (3.1, 2.65), (2.55, 2.15), ORANGE)
-    arrow(axes, (4.0, 2.65), (5.4, 2.15), ORANGE)
-
-
-def _generator(axes: Axes) -> None:
-    canvas(axes, "DMD", 6.6)
-    for x, text, colour in ((0.75, "noise z", DATA), (2.75, "generator G", TRAINED),
-                            (4.75, "x = G(z)", DATA)):
-        box(axes, x, 1.8, text, colour, 1.4)
-    box(axes, 4.15, 0.3, "real score", FROZEN, 1.15)
-    box(axes, 5.38, 0.3, "fake score", TRAINED, 1.15)  # both are one: their difference
-    loss(axes, 1.85, 0.3, "samples as\nthe data's", BLUE, 1.4)
-    loss(axes, 2.75, 3.0, "reconstruct:\nG(z) is the solver's y", ORANGE, 2.3)
-    arrows(axes, [((1.5, 1.8), (2.0, 1.8)), ((3.5, 1.8), (4.0, 1.8)), ((4.75, 1.46), (4.75, 0.64)),
-                  ((3.53, 0.3), (2.6, 0.3)), ((4.75, 2.15), (4.0, 2.9))])
-    arrow(axes, (1.95, 0.64), (2.55, 1.46), BLUE)
-    arrow(axes, (2.75, 2.65), (2.75, 2.15), ORANGE)

@@ -18,7 +18,7 @@ from .style import BLUE, new_figure, styled, unframed
 
 PAUSE, LAST = 1000, 4000  # ms that a frame of the animation, and its last one, are seen
 SHADES = 24               # colours of the animation: a third of the size
-TITLE = "One noise a row: mush in one step, a digit in many; and in one step of a student"
+TITLE = "One noise a row: the teacher needs many steps, its student one"
 
 
 @styled

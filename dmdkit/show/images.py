@@ -156,3 +156,25 @@ def pull(noised: Tensor, real: Tensor, fake: Tensor, title: str = "") -> Figure:
                 extent=(0, n, len(rows), top))
     axes.set_ylim(len(rows), 0)
     return figure
+
+
+@styled
+def gradients(samples: Tensor, differences: Tensor, rows: Sequence[str], heads: Sequence[str],
+              title: str = "") -> Figure:
+    """Grey samples (R, 1, H, W), one a row, and beside each what is to change in it, in pictures of
+    their own (R, C, 1, H, W), all on one scale: orange where ink is to come, blue where it is to
+    go.
+
+    differences: in the units of the samples, where −1 is paper; they point the way that the samples
+    should go in. rows, heads: names of the rows and of the C + 1 columns.
+    """
+    ink = differences.detach().float().cpu()
+    n = ink.shape[1] + 1
+    under = samples[:, None].expand(-1, n, -1, -1, -1).flatten(0, 1)
+    figure = grid(under, n, title, rows, heads, cell=1.0)
+    first = torch.full_like(ink[:, :1], float("nan"))  # the sample itself is left to be seen
+    over = tiles(torch.cat([first, ink], 1).flatten(0, 1), n, white=0.0)[0].numpy()
+    most = max(float(ink.abs().max()), 1e-6)
+    figure.axes[0].imshow(over, cmap=TO_COME_TO_GO, vmin=-most, vmax=most, aspect="auto",
+                          extent=(0, n, len(ink), 0))
+    return figure

@@ -154,10 +154,12 @@ def plot_seeds(axes: Axes, steps: Tensor, values: Tensor, colour: str) -> None:
         axes.plot(steps, line, color=colour, linewidth=1, alpha=0.5)
 
 
-def plot_band(axes: Axes, steps: Tensor, values: Tensor, colour: str, label: str) -> None:
-    """The mean of several copies' values (F, copies), and a band from the least to the largest."""
+def plot_band(axes: Axes, steps: Tensor, values: Tensor, colour: str, label: str,
+              place: float) -> None:
+    """The mean of several copies' values (F, copies), and a band from the least to the largest.
+    Lines of an earlier ``place`` in 0 … 1 are wider, so that one on top of them hides none."""
     values = values.numpy()
-    axes.plot(steps, values.mean(1), color=colour, label=label)
+    axes.plot(steps, values.mean(1), color=colour, label=label, linewidth=1.5 + 4 * (1 - place))
     axes.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0)
 
 
@@ -180,14 +182,18 @@ def modes(runs: dict[str, dict], baseline: float, n_modes: int, title: str = "")
     figure = new_figure(WIDEST, 3, title)
     covered, far = side_by_side(figure, 2)
     for i, (colour, name, run) in enumerate(coloured(runs)):
-        draw = plot_band if len(runs) <= MOST_BANDS else partial(plot_ends, place=i / len(runs))
-        draw(covered, run["steps"], run["snapshots"]["modes"].float(), colour, name)
-        draw(far, run["steps"], run["snapshots"]["distance"], colour, name)
+        draw = plot_band if len(runs) <= MOST_BANDS else plot_ends
+        draw = partial(draw, colour=colour, label=name, place=(i + 1) / len(runs))
+        draw(covered, run["steps"], run["snapshots"]["modes"].float())
+        draw(far, run["steps"], run["snapshots"]["distance"])
     covered.axhline(n_modes, **BASELINE)
     covered.set(title=f"Modes covered, of {n_modes}", xlabel=UPDATES, ylim=(0, n_modes * 1.05))
     far.axhline(baseline, label="two samples of the data", **BASELINE)
     far.set(title="Wasserstein distance to the data", xlabel=UPDATES, yscale="log")
     plain_log(far.yaxis)
+    for axes in (covered, far):  # bars stand beyond the end of the training
+        last = max(float(run["steps"][-1]) for run in runs.values())
+        axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= last])
     spread = "band" if len(runs) <= MOST_BANDS else "bar, at the end"
     figure.legend(*far.get_legend_handles_labels(), loc="outside right center",
                   title=f"line: mean of the runs\n{spread}: least to largest")

@@ -3,6 +3,9 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const button of document.querySelectorAll(".search-button__button")) {
     if (button.textContent.trim()) button.removeAttribute("aria-label");
   }
+  for (const summary of document.querySelectorAll("details.hide summary")) {
+    summary.removeAttribute("aria-label");  // its text says more
+  }
   for (const summary of document.querySelectorAll("nav summary")) {
     summary.setAttribute("aria-label", "Show or hide the pages below");
   }

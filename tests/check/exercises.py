@@ -10,7 +10,8 @@ import torch
 from dmdkit import check
 from dmdkit.check.harness import Exercise
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks" / "solutions"
 EXERCISES = {name: getattr(check, name) for name in check.__all__
              if isinstance(getattr(check, name), Exercise)}
 
@@ -71,9 +72,28 @@ def verdict(name: str, function, capsys) -> str:
     return capsys.readouterr().out.rstrip().splitlines()[-1].strip()
 
 
-def listed(answers: dict[str, dict]) -> list[tuple]:
-    """(exercise, answer, what is said) for pytest, of {exercise: {answer: what is said}}."""
-    return [(name, answer, said) for name, of in answers.items() for answer, said in of.items()]
+class TestAnswers:
+    """Tries the answers of the module that imports it: RIGHT, {exercise: [answer]}, WRONG,
+    {exercise: {answer: what is said}}, and BEFORE, {exercise: lines that its answers may use}."""
+
+    def pytest_generate_tests(self, metafunc):
+        right, wrong = metafunc.module.RIGHT, metafunc.module.WRONG
+        if "said" in metafunc.fixturenames:
+            every = [(name, answer, said) for name, of in wrong.items()
+                     for answer, said in of.items()]
+            metafunc.parametrize("name, answer, said", every)
+        else:
+            every = [(name, answer) for name, of in right.items() for answer in of]
+            metafunc.parametrize("name, answer", every)
+
+    def test_a_check_names_what_learners_get_wrong(self, name, answer, said, capsys, request):
+        before = request.module.BEFORE.get(name, "")
+        text = verdict(name, answered(name, answer, before), capsys)
+        assert text.startswith("✗") and said in text
+
+    def test_a_check_accepts_other_right_answers(self, name, answer, capsys, request):
+        before = request.module.BEFORE.get(name, "")
+        assert verdict(name, answered(name, answer, before), capsys).startswith("✓")
 
 
 def first_case(exercise: Exercise) -> tuple:

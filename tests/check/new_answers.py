@@ -40,7 +40,7 @@ def norms(value):
     return value.flatten(1).norm(dim=1)
 """
 SHARES = """
-d = torch.cdist(z_t, alpha * points)
+d = torch.cdist(x_t, alpha * points)
 p = (-d**2 / (2 * sigma**2)).softmax(1)[..., None]
 best = (p * targets).sum(1, keepdim=True)
 """
@@ -70,8 +70,12 @@ def walk(step, n=len(alpha) - 1, x_t=z):
 """
 BEFORE = {
     "ex_1_1": AT,
-    "ex_1_2": "r = alpha[t] / alpha[s]\nfresh = sigma[t]**2 - r**2 * sigma[s]**2",
-    "ex_1_3": "eps = (x_t - alpha[t] * x0) / sigma[t]",
+    "ex_1_2": AT + """
+x_t = a * x + s * eps
+v = a * eps - s * x
+""",
+    "ex_1_3": "r = alpha[t] / alpha[s]\nfresh = sigma[t]**2 - r**2 * sigma[s]**2",
+    "ex_1_4": "eps = (x_t - alpha[t] * x0) / sigma[t]",
     "ex_2_1": "eps = sigma * x_t + alpha * v",
     "ex_2_3": "d = torch.cdist(x_t, alpha * points)",
     "ex_3_3": MEANS,
@@ -81,7 +85,7 @@ BEFORE = {
     "ex_4_5": LABELLED,
     "ex_5_1": "r = sigma_s / sigma_t",
     "ex_5_2": "delta = phi_t - phi_s",
-    "ex_5_3": "snr = (alpha / sigma)**2",
+    "ex_5_3": "snr = (alpha / sigma)**2\ne = (target - x)**2",
     "ex_5_4": SHARES,
     "ex_6_1": LOGITS,
     "ex_6_2": ADVERSARY,
@@ -102,6 +106,18 @@ WRONG = {
         "alpha[t + 1].reshape(-1, 1, 1, 1) * x + s * eps",
     ],
     "ex_1_2": [
+        "(model(x_t, t, label).v - v + s * (x - x_t)).square().mean()",
+        "(model(x_t, t, label).v - v.detach()).square().flatten(1).sum(1).mean()",
+        "(model(x_t, t, label).v - v).square().mean().sqrt()",
+        "(model(x_t, t, label).v - v).mean().square()",
+        "(model(x_t, t.flip(0), label).v - v).square().mean()",
+        "(model(x_t, t, label.flip(0)).v - v).square().mean()",
+        "(model(x_t, t, label).v - (eps - x)).square().mean()",
+        "(model(x_t, t, label).v - a * v).square().mean()",
+        "((model(x_t, t, label).v - v) / s).square().mean()",
+        "(model(x + s * eps, t, label).v - v).square().mean()",
+    ],
+    "ex_1_3": [
         "r * sigma[s]**2 / sigma[t]**2 * x_t + alpha[s] * fresh / sigma[t] * x0",
         "r * sigma[s] / sigma[t] * x_t + alpha[s] * fresh / sigma[t]**2 * x0",
         "r * sigma[s]**2 / sigma[t]**2 * x_t + alpha[s] * fresh / sigma[t]**2",
@@ -110,7 +126,7 @@ WRONG = {
         "r * sigma[s]**2 * x_t + alpha[s] * fresh * x0",
         "r * sigma[s]**2 / sigma[t]**2 * x_t",
     ],
-    "ex_1_3": [
+    "ex_1_4": [
         "alpha[s] * x0 + sigma[s] * (x_t - alpha[s] * x0) / sigma[t]",
         "alpha[s] * x0 + (1 - alpha[s]) * eps",
         "alpha[s] * x0 + eps",
@@ -119,14 +135,6 @@ WRONG = {
         "alpha[s] * x0.clamp(-1, 1) + sigma[s] * eps",
         "sigma[s] * x0 + alpha[s] * eps",
         "alpha[s] * x0 + sigma[s] * (x_t - alpha[t] * x0) / sigma[t]**2",
-    ],
-    "ex_1_4": [
-        "1 + w * with_label - w * without",
-        "with_label + w * without",
-        "(1 + w) * with_label - w",
-        "(with_label + w * (with_label - without)) / (1 + w)",
-        "(1 + w) * (with_label - without)",
-        "with_label + w**2 * (with_label - without)",
     ],
     "ex_2_1": [
         "-eps / alpha",
@@ -273,32 +281,33 @@ WRONG = {
         "(fake(x_t, t * 0, label) - v).square().mean()",
     ],
     "ex_5_1": [
-        "z_s - r * z_t / (alpha_s - r * alpha_t)",
-        "(z_s - r * z_t) / alpha_s - r * alpha_t",
-        "(z_s - r**2 * z_t) / (alpha_s - r**2 * alpha_t)",
-        "(z_s - r * z_t) / (alpha_s - alpha_t)",
-        "(z_s - z_t) / (alpha_s - r * alpha_t)",
-        "(z_s - r * z_t) * (alpha_s - r * alpha_t)",
-        "alpha_s * (z_s - r * z_t) / (alpha_s - r * alpha_t)",
-        "(alpha_s * z_s - r * z_t) / (alpha_s - r * alpha_t)",
+        "x_s - r * x_t / (alpha_s - r * alpha_t)",
+        "(x_s - r * x_t) / alpha_s - r * alpha_t",
+        "(x_s - r**2 * x_t) / (alpha_s - r**2 * alpha_t)",
+        "(x_s - r * x_t) / (alpha_s - alpha_t)",
+        "(x_s - x_t) / (alpha_s - r * alpha_t)",
+        "(x_s - r * x_t) * (alpha_s - r * alpha_t)",
+        "alpha_s * (x_s - r * x_t) / (alpha_s - r * alpha_t)",
+        "(alpha_s * x_s - r * x_t) / (alpha_s - r * alpha_t)",
     ],
     "ex_5_2": [
-        "delta.cos() * z_t - delta.sin() * v / 2",
-        "(delta / 2).cos() * z_t - (delta / 2).sin() * v",
-        "delta.cos() * v - delta.sin() * z_t",
-        "delta.cosh() * z_t - delta.sinh() * v",
-        "phi_s.cos() * z_t - phi_s.sin() * v + delta.sin() * v",
-        "(phi_s.cos() - phi_t.cos()) * z_t - (phi_s.sin() - phi_t.sin()) * v",
-        "delta.cos()**2 * z_t - delta.sin()**2 * v",
+        "delta.cos() * x_t - delta.sin() * v / 2",
+        "(delta / 2).cos() * x_t - (delta / 2).sin() * v",
+        "delta.cos() * v - delta.sin() * x_t",
+        "delta.cosh() * x_t - delta.sinh() * v",
+        "phi_s.cos() * x_t - phi_s.sin() * v + delta.sin() * v",
+        "(phi_s.cos() - phi_t.cos()) * x_t - (phi_s.sin() - phi_t.sin()) * v",
+        "delta.cos()**2 * x_t - delta.sin()**2 * v",
     ],
     "ex_5_3": [
-        "snr.clamp(min=1) if kind == 'truncated' else snr + 1 if kind == 'snr+1' else snr / 2",
-        "snr.clamp(min=5) if kind == 'truncated' else snr + 1 if kind == 'snr+1' else snr",
-        "snr.clamp(max=5) if kind == 'truncated' else snr + 1 if kind == 'snr+1' else snr",
-        "snr.clamp(min=1) if kind == 'truncated' else snr * 2 if kind == 'snr+1' else snr",
-        "snr.clamp(min=1) if kind == 'truncated' else snr + 0.1 if kind == 'snr+1' else snr",
-        "snr.clamp(min=1) if kind == 'truncated' else snr + 1 if kind == 'snr+1' else snr + 1",
-        "(alpha / (1 - alpha))**2",
+        "(snr.clamp(min=0.1) * e).flatten(1).mean(1)",
+        "(snr.clamp(max=5) * e).flatten(1).mean(1)",
+        "((snr + 0.1) * e).flatten(1).mean(1)",
+        "(snr.clamp(min=1) * e).flatten(1).mean(1).sqrt()",
+        "(e / sigma**2).flatten(1).mean(1)",
+        "(snr.clamp(min=1) * e).mean((0, 1))",
+        "(snr.clamp(min=1) * e).flatten(1).mean(1) / len(x)",
+        "e.flatten(1).mean(1) + snr.flatten()",
     ],
     "ex_5_4": [
         "(p * (targets - best)**2).mean((1, 2))",
@@ -306,7 +315,7 @@ WRONG = {
         "(p**2 * (targets - best)**2).sum((1, 2))",
         "2 * (p * (targets - best)**2).sum((1, 2))",
         "(p * (targets - points)**2).sum((1, 2))",
-        "(p * (targets - z_t[:, None])**2).sum((1, 2))",
+        "(p * (targets - x_t[:, None])**2).sum((1, 2))",
         "(p * (targets - alpha * best)**2).sum((1, 2))",
         "(targets - best).square().sum((1, 2))",
         "((p * targets).sum(1)**2).sum(1)",
@@ -360,11 +369,13 @@ RIGHT = {
     "ex_1_1": ["(a * x).add(s * eps)", "torch.addcmul(a * x, s, eps)",
                "(alpha[t] * x.permute(1, 2, 3, 0) + sigma[t] * eps.permute(1, 2, 3, 0))"
                ".permute(3, 0, 1, 2)"],
-    "ex_1_2": ["alpha[s] * x0 + r * sigma[s]**2 / sigma[t]**2 * (x_t - alpha[t] * x0)",
+    "ex_1_2": ["torch.nn.functional.mse_loss(model(x_t, t, label).v, v)",
+               "(v - model(x_t, t, label).v).square().flatten(1).mean(1).mean()",
+               "((a * x_t - x) / s - model(x_t, t, label).v).square().mean()"],
+    "ex_1_3": ["alpha[s] * x0 + r * sigma[s]**2 / sigma[t]**2 * (x_t - alpha[t] * x0)",
                "(r * sigma[s]**2 * x_t + alpha[s] * fresh * x0) / sigma[t]**2"],
-    "ex_1_3": ["sigma[s] / sigma[t] * x_t + (alpha[s] - sigma[s] / sigma[t] * alpha[t]) * x0",
+    "ex_1_4": ["sigma[s] / sigma[t] * x_t + (alpha[s] - sigma[s] / sigma[t] * alpha[t]) * x0",
                "torch.lerp(alpha[s] * x0, alpha[s] * x0 + eps, sigma[s])"],
-    "ex_1_4": ["with_label - w * (without - with_label)", "with_label.lerp(without, -w)"],
     "ex_2_1": ["-(x_t + (alpha / sigma) * v)",
                "(alpha * (alpha * x_t - sigma * v) - x_t) / sigma**2"],
     "ex_2_2": ["(x_t + (1 - alpha**2) * score) / alpha",
@@ -398,13 +409,12 @@ RIGHT = {
                ".item()"],
     "ex_4_5": ["torch.nn.functional.mse_loss(fake(x_t, t, label), v)",
                "((fake(x_t, t, label) + s * x - a * eps)**2).mean((1, 2, 3)).mean()"],
-    "ex_5_1": ["(sigma_t * z_s - sigma_s * z_t).div(sigma_t * alpha_s - sigma_s * alpha_t)",
-               "(r * z_t - z_s) / (r * alpha_t - alpha_s)"],
-    "ex_5_2": ["torch.cos(phi_s - phi_t) * z_t + torch.sin(phi_s - phi_t) * v",
-               "torch.lerp(-delta.sin() * v, z_t - delta.sin() * v, delta.cos())"],
-    "ex_5_3": ["snr if kind == 'snr' else torch.maximum(snr, torch.ones_like(snr)) "
-               "if kind == 'truncated' else 1 / sigma**2",
-               "{'snr': snr, 'truncated': torch.where(snr > 1, snr, 1.0), 'snr+1': snr + 1}[kind]"],
+    "ex_5_1": ["(sigma_t * x_s - sigma_s * x_t).div(sigma_t * alpha_s - sigma_s * alpha_t)",
+               "(r * x_t - x_s) / (r * alpha_t - alpha_s)"],
+    "ex_5_2": ["torch.cos(phi_s - phi_t) * x_t + torch.sin(phi_s - phi_t) * v",
+               "torch.lerp(-delta.sin() * v, x_t - delta.sin() * v, delta.cos())"],
+    "ex_5_3": ["torch.maximum(e, snr * e).flatten(1).mean(1)",
+               "torch.where(snr > 1, snr, torch.ones_like(snr)).flatten() * e.flatten(1).mean(1)"],
     "ex_5_4": ["((targets - best)**2 * p).sum(2).sum(1)",
                "torch.einsum('bn,bn->b', p[..., 0], (targets - best).square().sum(2))"],
     "ex_6_1": ["(sp(-fake).mean(), (sp(fake) + sp(-real)).mean())",

@@ -1,7 +1,6 @@
 """Lesson 04's checks, pairs: what learners get wrong, what is right as well, and the oracles."""
-import pytest
 import torch
-from exercises import answered, first_case, listed, verdict
+from exercises import TestAnswers, first_case  # noqa: F401, collected here
 
 from dmdkit import check
 from dmdkit.methods import pairs
@@ -105,17 +104,6 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "length(matching_gradient) - share * length(regression_gradient)": "values are not",
     },
 }
-
-
-@pytest.mark.parametrize("name, answer, said", listed(WRONG))
-def test_a_check_of_lesson_04_names_what_learners_get_wrong(name, answer, said, capsys):
-    text = verdict(name, answered(name, answer, BEFORE.get(name, "")), capsys)
-    assert text.startswith("✗") and said in text
-
-
-@pytest.mark.parametrize("name, answer", [(name, a) for name, of in RIGHT.items() for a in of])
-def test_a_check_of_lesson_04_accepts_other_right_answers(name, answer, capsys):
-    assert verdict(name, answered(name, answer, BEFORE.get(name, "")), capsys).startswith("✓")
 
 
 def test_the_oracle_of_4_1_is_the_kits_batch():

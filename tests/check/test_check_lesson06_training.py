@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exercises import answered, first_case, listed, verdict
+from exercises import TestAnswers, first_case  # noqa: F401, collected here
 
 from dmdkit import check, schedule
 from dmdkit.methods import dmd2
@@ -102,17 +102,6 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "eps[k]))": "values are",
     },
 }
-
-
-@pytest.mark.parametrize("name, answer, said", listed(WRONG))
-def test_a_check_of_lesson_06_names_what_learners_get_wrong(name, answer, said, capsys):
-    text = verdict(name, answered(name, answer, BEFORE.get(name, "")), capsys)
-    assert text.startswith("✗") and said in text
-
-
-@pytest.mark.parametrize("name, answer", [(name, a) for name, of in RIGHT.items() for a in of])
-def test_a_check_of_lesson_06_accepts_other_right_answers(name, answer, capsys):
-    assert verdict(name, answered(name, answer, BEFORE.get(name, "")), capsys).startswith("✓")
 
 
 def test_the_oracle_of_6_3_is_the_kits_weight():

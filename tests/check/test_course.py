@@ -8,13 +8,12 @@ import sys
 import zipfile
 
 import pytest
-from exercises import EXERCISES, NOTEBOOKS, name_of, nbgrader_cells, solution, verdict
+from exercises import EXERCISES, ROOT, name_of, nbgrader_cells, solution, verdict
 
 from dmdkit.__main__ import parser
 from dmdkit.check import course, recorded
 from dmdkit.check.points import TABLE, exercises
 
-ROOT = NOTEBOOKS.parent
 LESSONS = (3, 6)
 
 

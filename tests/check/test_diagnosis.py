@@ -78,9 +78,9 @@ OF_LESSONS = {  # answers of the lessons' exercises
         "This is what the right formula gives with the sign of z changed.",
     ("ex_2_4", "x + step_size**2 * score - 3 * z"):
         "What multiplies x is right.",
-    ("ex_1_2", "r * sigma[s]**2 / sigma[t]**2 * x_t"): "gives with x0 left out.",
+    ("ex_1_3", "r * sigma[s]**2 / sigma[t]**2 * x_t"): "gives with x0 left out.",
     ("ex_1_1", "a * x - a * eps"): "What multiplies x is right.",
-    ("ex_1_4", "1 + w * with_label - w * without"): "with_label is multiplied by",
+    ("ex_1_4", "alpha[s] * x0 + 2 * sigma[s] * eps"): "x_t is multiplied by",
     ("ex_3_4", "0.25 * (x - (x - g).detach()).square().mean()"):
         "The derivative by x is 0.5 times what it should be, everywhere. Right: the derivative by "
         "g. Wrong: the derivative by x.",

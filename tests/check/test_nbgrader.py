@@ -19,12 +19,11 @@ pytest.importorskip("nbgrader")
 pytest.importorskip("ipykernel")
 
 NAME = "03_dmd_in_2d.ipynb"
-SOURCES = NOTEBOOKS / "solutions" if (NOTEBOOKS / "solutions").is_dir() else NOTEBOOKS
 
 
 def exercises_alone() -> dict:
     """The lesson without what stands around its exercises."""
-    lesson = json.loads((SOURCES / NAME).read_text(encoding="utf-8"))
+    lesson = json.loads((NOTEBOOKS / NAME).read_text(encoding="utf-8"))
     start = {"cell_type": "code", "id": "start", "metadata": {}, "execution_count": None,
              "outputs": [], "source": "import torch\nfrom dmdkit import check"}
     graded = [cell for cell in lesson["cells"] if "nbgrader" in cell["metadata"]]
@@ -53,7 +52,8 @@ def hand_in(folder, solved: dict) -> None:
 
 def test_nbgrader_and_the_kits_grades_agree(tmp_path):
     solved = exercises_alone()
-    write(solved, tmp_path / "clone" / "notebooks" / NAME)
+    for folder, lesson in (("notebooks/solutions", solved), ("notebooks", course.blank(solved))):
+        write(lesson, tmp_path / "clone" / folder / NAME)
     for name in course.CHECKS:
         path = tmp_path / "clone" / "dmdkit" / "check" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,13 +83,22 @@ def test_results_have_a_line_for_everything_that_was_measured(home):
              entry(6.0, 1, "report", **HOW), entry(5.0, 0, "report", **HOW, more="clamped"),
              entry(1.0, 0, "report", sampler=REAL))
     found = tables.long(home / "data")
-    assert found.startswith("### one\n\nA network of dots.\n\n| drawn by | samples | noise | seeds")
-    assert lines(found.split("\n\n", 2)[2]) == [
+    paper, one = found.split("### one\n\n")
+    assert paper.startswith("### Clean paper\n\n| artefact | drawn by | samples | noise | seeds")
+    assert one.startswith("A network of dots.\n\n| drawn by | samples | noise | seeds")
+    assert lines(one.split("\n\n", 1)[1]) == [
         "| ddim, 4, guidance 0 | 5,000 | pairs | 0 | 3.00 | 1.50 | 98.7% | 0.800 |",
         "| ddim, 4, guidance 0 | 5,000 | report | 0, 1 | 5.00 (4.00–6.00) | 2.50 (2.00–3.00) | "
         "98.7% (98.7%–98.7%) | 0.800 (0.800–0.800) |",
         "| ddim, 4, guidance 0, clamped | 5,000 | report | 0 | 5.00 | 2.50 | 98.7% | 0.800 |",
         "| real data | 5,000 | report | 0 | 1.00 | 0.50 | 98.7% | 0.800 |"]
+
+
+def test_what_lies_on_the_paper_has_a_table_of_its_own(home):
+    dirty = {**entry(3.0, 1, "report", **HOW), "values": {"paper": {"ink": 0.012, "lattice": 0.1}}}
+    measured(home, dirty, entry(3.0, 0, "report", **HOW))
+    assert lines(tables.clean_paper(home / "data")) == [
+        "| `one` | ddim, 4, guidance 0 | 5,000 | report | 1 | 0.0120 | 10% |"]
 
 
 @pytest.mark.parametrize("text", ["no marks", tables.START, PAGE + tables.START,

@@ -49,15 +49,15 @@ def four_points(sch: schedule.Schedule = S) -> Denoiser:
 
 
 def halved(teacher: Denoiser, n: int, dtype: torch.dtype = torch.float64):
-    """A batch of all the times of a student of n steps: z_t, the times, where its teacher goes from
+    """A batch of all the times of a student of n steps: x_t, the times, where its teacher goes from
     there, and x̃."""
     sch = teacher.schedule
     t, middle, end = progressive.stage_times(sch, n).unbind(1)
     x, eps = torch.randn(2, n, *teacher.sample_shape, dtype=dtype)
-    z_t = sch.noise(x, t, eps)
-    z_end = progressive.two_steps(teacher, sch, z_t, t, middle, end)
-    x_target = progressive.target(z_t, z_end, *sch.at(t, z_t), *sch.at(end, z_t))
-    return z_t, (t, middle, end), z_end, x_target
+    x_t = sch.noise(x, t, eps)
+    x_end = progressive.two_steps(teacher, sch, x_t, t, middle, end)
+    x_target = progressive.target(x_t, x_end, *sch.at(t, x_t), *sch.at(end, x_t))
+    return x_t, (t, middle, end), x_end, x_target
 
 
 # The times
@@ -89,31 +89,31 @@ FLOW = schedule.flow(1024)
                          ids=["32", "64"])
 def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_do(
         n, sch, dtype, tolerance):
-    z_t, (t, _, end), z_end, x = halved(four_points(sch), n, dtype)
+    x_t, (t, _, end), x_end, x = halved(four_points(sch), n, dtype)
     # both ends of the chain are there
     assert sch.alpha[t[0]] == 0 and end[-1] == -1 and x.dtype == dtype
-    student = predict("x", x, z_t, *sch.at(t, z_t))
-    close(sample.ddim_step(sch, student.x, student.eps, end), z_end, tolerance)
-    close(x[-1], z_end[-1], 0.0)
+    student = predict("x", x, x_t, *sch.at(t, x_t))
+    close(sample.ddim_step(sch, student.x, student.eps, end), x_end, tolerance)
+    close(x[-1], x_end[-1], 0.0)
 
 
 @pytest.mark.parametrize("n", [512, 64, 8, 2, 1])
 def test_two_steps_are_two_rotations_and_the_target_a_weighted_mean_of_their_predictions(n):
     teacher = four_points()
-    z_t, times, z_end, x = halved(teacher, n)
+    x_t, times, x_end, x = halved(teacher, n)
     t, middle, end = times
 
     def v(z, t):
         return teacher(z, t).v
 
-    z_middle = turned(v, z_t, t, middle)
-    close(z_end, turned(v, z_middle, middle, end), 1e-10)
-    # z_s/sin φ_s − z_t/sin φ_t = (cot φ_s − cot φ_t) x̂ for each step, and for both together
+    x_middle = turned(v, x_t, t, middle)
+    close(x_end, turned(v, x_middle, middle, end), 1e-10)
+    # x_s/sin φ_s − x_t/sin φ_t = (cot φ_s − cot φ_t) x̂ for each step, and for both together
     a, b, c = map(angle, times)
     second = (b - c).sin() * a.sin() / (b.sin() * (a - c).sin())
     assert 0 < second.min() and second.max() < 1 + 1e-12
     assert second[-1].item() == pytest.approx(1)
-    first_x, second_x = teacher(z_t, t).x, teacher(z_middle, middle).x
+    first_x, second_x = teacher(x_t, t).x, teacher(x_middle, middle).x
     assert (first_x - second_x).abs().max() > 0.01
     close(x, (1 - second) * first_x + second * second_x, 1e-9)
 
@@ -122,22 +122,22 @@ def test_two_steps_are_two_rotations_and_the_target_a_weighted_mean_of_their_pre
 def test_two_steps_along_a_straight_flow_are_two_of_euler(n):
     """With α = 1 − u and σ = u a DDIM step is z + (s − u) (ε̂ − x̂), and ε̂ − x̂ the velocity."""
     teacher = four_points(FLOW)
-    z_t, (t, middle, end), z_end, x = halved(teacher, n)
+    x_t, (t, middle, end), x_end, x = halved(teacher, n)
     u, s, r = ((times.double() + 1).reshape(-1, 1, 1, 1) / 1024 for times in (t, middle, end))
-    first = teacher(z_t, t)
-    z_middle = z_t + (s - u) * (first.eps - first.x)
-    second = teacher(z_middle, middle)
-    close(z_end, z_middle + (r - s) * (second.eps - second.x), 1e-9)
-    close(x, (z_end - r / u * z_t) / (1 - r / u), 1e-9)
+    first = teacher(x_t, t)
+    x_middle = x_t + (s - u) * (first.eps - first.x)
+    second = teacher(x_middle, middle)
+    close(x_end, x_middle + (r - s) * (second.eps - second.x), 1e-9)
+    close(x, (x_end - r / u * x_t) / (1 - r / u), 1e-9)
 
 
 def test_tensors_that_would_broadcast_are_no_target():
     x, one = torch.zeros(3, 1, 2, 2), torch.full((3, 1, 1, 1), 0.5)
-    with refused(ValueError, "z_t and z_s must have one shape"):
+    with refused(ValueError, "x_t and x_s must have one shape"):
         progressive.target(x, x[:, 0], one, one, one, one)
     with refused(ValueError, "sigma_s must be a number or broadcast"):
         progressive.target(x, x, one, one, one, one.flatten())
-    with refused(TypeError, "z_s must be floating-point numbers"):
+    with refused(TypeError, "x_s must be floating-point numbers"):
         progressive.target(x, x.byte(), one, one, one, one)
 
 
@@ -163,9 +163,9 @@ def student_of(teacher, n: int) -> Affine:
     t, middle, end = progressive.stage_times(S, n).unbind(1)
     said = []
     for value in (0.0, 1.0):
-        z_t = torch.full((n, 1, 1, 1), value, dtype=torch.float64)
-        z_end = progressive.two_steps(teacher, S, z_t, t, middle, end)
-        said.append(progressive.target(z_t, z_end, *S.at(t, z_t), *S.at(end, z_t)))
+        x_t = torch.full((n, 1, 1, 1), value, dtype=torch.float64)
+        x_end = progressive.two_steps(teacher, S, x_t, t, middle, end)
+        said.append(progressive.target(x_t, x_end, *S.at(t, x_t), *S.at(end, x_t)))
     return Affine(t, said[1] - said[0], said[0])
 
 
@@ -199,7 +199,7 @@ def test_a_perfect_teacher_stays_perfect_through_all_halvings(m, s):
 
 @GAUSSIANS
 def test_all_halvings_of_a_gaussians_own_denoiser_keep_its_1024_steps(m, s):
-    """It knows E[x | z_t] exactly; yet a step of finite length is not the flow, and that error is
+    """It knows E[x | x_t] exactly; yet a step of finite length is not the flow, and that error is
     what is kept too."""
     student = Denoiser(Gaussian(m, s, S), S)
     wanted = sample.last(sample.ddim(student, LINE, 1024))
@@ -264,17 +264,17 @@ def test_a_step_by_hand(prediction, n, weighting, guidance):
     middle, end = t - T // n // 2, t - T // n
     x, label = images.pixels[index] / 127.5 - 1, images.labels[index]
     a, c = angle(t, T).float(), angle(end, T).float()
-    z_t = a.cos() * x + a.sin() * eps
+    x_t = a.cos() * x + a.sin() * eps
 
     def v(z, t):
         return (1 + guidance) * teacher(z, t, label).v - guidance * teacher(z, t).v
 
     with torch.no_grad():
-        z_end = turned(v, turned(v, z_t, t, middle, T), middle, end, T)
-        wanted = (a.sin() * z_end - c.sin() * z_t) / (a - c).sin()
+        x_end = turned(v, turned(v, x_t, t, middle, T), middle, end, T)
+        wanted = (a.sin() * x_end - c.sin() * x_t) / (a - c).sin()
     weight = {"snr": 1 / a.tan()**2, "truncated": (1 / a.tan()**2).clamp(min=1),
               "snr+1": 1 / a.sin()**2}[weighting]
-    loss = (weight * (student(z_t, t, label).x - wanted).square()).mean()
+    loss = (weight * (student(x_t, t, label).x - wanted).square()).mean()
     gradients = torch.autograd.grad(loss, list(student.parameters()))
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
 

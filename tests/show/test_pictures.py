@@ -4,6 +4,7 @@ import html
 import io
 import re
 
+import numpy as np
 import pytest
 import torch
 from figures import CALLS, X
@@ -103,3 +104,13 @@ def test_words_hold_titles_axes_legends_and_notes():
     ("a plain 5 % {of} it", "a plain 5 % {of} it")])
 def test_formulas_are_read(formula, wanted):
     assert picture.plain(formula) == wanted
+
+
+def test_pale_bands_keep_their_hues_and_paper_stays_white():
+    bands = [(229, 196, 180), (178, 214, 232), (178, 226, 213), (240, 215, 228), (255, 255, 255)]
+    shades = np.linspace(0, 255, 120)[:, None].repeat(3, 1)  # lines, text and their edges
+    stripes = np.concatenate([np.repeat(bands, 40, 0), shades]).round().astype(np.uint8)
+    image = Image.fromarray(np.repeat(stripes[None], 20, 0))
+    found = np.asarray(picture.in_palette(image, 64).convert("RGB")).astype(int)
+    off = np.abs(found - np.asarray(image)).max(-1)
+    assert off[:, :200].max() <= 4 and (found[:, 160:200] == 255).all()

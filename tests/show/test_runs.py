@@ -51,11 +51,6 @@ def test_runs_are_compared_row_by_row():
         runs.compared(stored, ["one", "other"], notes={"third": "?"})
 
 
-def test_the_slider_may_be_over_the_settings():
-    found = spec(runs.samples(images((28, 28)), ["one", "other"], slider="setting"))
-    assert [name for name, _ in found["axes"]] == ["update", "setting"] and found["at"] == [2, 1]
-
-
 def test_points_are_played_as_points():
     stored = {"one": {"steps": STEPS, "snapshots": {"samples": torch.randn(3, 20, 2)}}}
     found = spec(runs.samples(stored, ["one"]))

@@ -127,7 +127,7 @@ function clock(root) {
     let then = performance.now();
     const tick = now => {
       if (playing !== who) return;
-      if (!root.isConnected || !move(now - then)) return stop();
+      if (!root.isConnected || !move(Math.max(0, now - then))) return stop();
       then = now;
       requestAnimationFrame(tick);
     };

@@ -19,7 +19,7 @@ def player(pictures: Tensor, axes: Axes, panels: str | None = None, **start) -> 
     choices.check_names(axes, ["model", "guidance"])
     guidances = axes["guidance"]
     start = {"guidance": guidances[min(1, len(guidances) - 1)]} | start
-    return frames.player(pictures, axes, start=start, panels=panels, rows="guidance",
+    return frames.player(pictures, axes, start=start, panels=panels, rows=panels or "guidance",
                          caption=calls if panels is None else calls_side_by_side,
                          title="From one noise, at every number of steps")
 

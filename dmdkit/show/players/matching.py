@@ -46,7 +46,7 @@ def player(mixtures: dict[str, GaussianMixture], title: str = "") -> page.Bundle
             "mixtures": [packed(name, mixture) for name, mixture in mixtures.items()],
             "every": EVERY, "noises": rounded(noises), "starts": rounded(SPREAD * noises)}
     still = page.png(_still(first, SPREAD * noises, title), **STILL)
-    scripts = ["plane.js", "arrows.js", "mixture.js", "measures.js", "matching.js",
+    scripts = ["plane.js", "arrows.js", "drag.js", "mixture.js", "measures.js", "matching.js",
                "matching_player.js"]
     return page.bundle(spec, still, scripts, choices.summary(title or "Matching", axes))
 

@@ -39,17 +39,11 @@ function pushesAt(points, u, real, fake) {
   }, [0, 0]));
 }
 
-function shading(mixture, u) {
-  const values = densityOn(mixture, u, FIELD_SIDE, spec.extent).map(Math.sqrt);
-  const most = Math.max(...values);
-  return values.map(value => value / most);
-}
-
 function drawField(canvas, mixture, u, points) {
   const context = canvas.getContext("2d");
   clear(context);
   if (!mixture) return drawWord(context, "not used");
-  drawDensity(context, shading(mixture, u));
+  drawDensity(context, shading(mixture, u, FIELD_SIDE));
   drawArrows(context, places.flat(), fieldOf(mixture, u));
   points.forEach((x, i) => drawDot(context, alphaAt(u) * x[0] + sigmaAt(u) * spec.noises[i][0],
                                    alphaAt(u) * x[1] + sigmaAt(u) * spec.noises[i][1], 3.6,
@@ -66,7 +60,7 @@ function drawWord(context, word) {
 function drawPushed(canvas, run, u, how, cross) {
   const context = canvas.getContext("2d"), fake = how.alone ? null : run.fake;
   clear(context);
-  drawDensity(context, shading(run.real, 0));
+  drawDensity(context, shading(run.real, 0, FIELD_SIDE));
   if (how.matched) drawArrows(context, run.points.flat(), pushesAt(run.points, u, run.real, fake));
   run.points.forEach((x, i) => {
     if (i < how.pairs) drawPair(context, x, run.targets[i]);
@@ -131,21 +125,11 @@ function changed(run, place, erase) {
 // The pointer paints or erases; so do Enter and Delete at a cross that the arrow keys move.
 function paintable(canvas, at, run, cross, show) {
   const erasing = () => valueAt(at, CLICK) === "erases data";
-  const dab = event => {
-    const box = canvas.getBoundingClientRect();
-    const place = [((event.clientX - box.left) / box.width * 2 - 1) * spec.extent,
-                   (1 - (event.clientY - box.top) / box.height * 2) * spec.extent];
-    if (changed(run(), place, erasing())) show();
-  };
-  const moves = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]};
-  canvas.tabIndex = 0;
-  canvas.style.touchAction = "none";
-  canvas.onpointerdown = event => { canvas.setPointerCapture(event.pointerId); dab(event); };
-  canvas.onpointermove = event => { if (event.buttons) dab(event); };
+  touchable(canvas, place => { if (changed(run(), place, erasing())) show(); });
   canvas.onfocus = canvas.onblur = event => { cross.on = event.type === "focus"; show(); };
   canvas.onkeydown = event => {
     if (!isOurs(event)) return;
-    const by = moves[event.key];
+    const by = ARROWS[event.key];
     if (by) cross.at = cross.at.map((value, c) => value + 0.1 * by[c]);
     else if (event.key === "Enter" || event.key === "Delete") {
       changed(run(), cross.at, event.key === "Delete");

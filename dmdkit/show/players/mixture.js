@@ -41,6 +41,13 @@ function densityOn(mixture, u, side, extent) {
   return values;
 }
 
+// The same as panels show it: between 0 and 1, and weak densities stronger than they are.
+function shading(mixture, u, side) {
+  const values = densityOn(mixture, u, side, spec.extent).map(Math.sqrt);
+  const most = Math.max(...values);
+  return values.map(value => value / most);
+}
+
 // From u to v < u (Song et al. 2021, eq. 12 and 16): share 0 of the noise is fresh in DDIM, 1 in
 // DDPM. fresh: a draw of N(0, 1) in the plane.
 function stepTo(mixture, [x, y], u, v, share, fresh) {

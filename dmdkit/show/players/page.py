@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ..picture import in_palette
 from ..style import styled
 
 WITHOUT_SCRIPT = ("Run this cell in Jupyter, or trust the notebook: what moves takes this picture's "
@@ -59,7 +60,7 @@ def encode(pixels: Tensor | np.ndarray, colours: int | None = None) -> bytes:
     given."""
     image = Image.fromarray(np.asarray(pixels))
     if colours is not None:
-        image = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE)  # white stays white
+        image = in_palette(image, colours)
     buffer = io.BytesIO()
     image.save(buffer, "png", optimize=True)
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 // the left all of them; on the right one start, which can be dragged, and its paths.
 
 const [, COUNTS, SHARES, TIMES] = spec.axes.map(([, values]) => values);
+const SHADES = 52;   // pixels of a density, both ways
 const EXACT = 128;  // steps that are as good as the flow itself
 
 function chosen(at) {
@@ -27,11 +28,6 @@ function drawLine(context, points, colour, width, dash = []) {
   context.setLineDash([]);
 }
 
-function densityOf(mixture, u) {
-  const values = densityOn(mixture, u, 52, spec.extent).map(Math.sqrt), most = Math.max(...values);
-  return values.map(value => value / most);
-}
-
 // A path until time u: the states that were passed, and where it is now.
 function until(path, u) {
   const n = path.length - 1;
@@ -41,7 +37,7 @@ function until(path, u) {
 function drawCloud(canvas, paths, {mixture, u}) {
   const context = canvas.getContext("2d");
   clear(context);
-  drawDensity(context, densityOf(mixture, u));
+  drawDensity(context, shading(mixture, u, SHADES));
   paths.forEach(path => drawLine(context, until(path, u), spec.grey, 0.6));
   paths.forEach(path => drawDot(context, ...placeOn(path, u), 3.6, spec.ink));
 }
@@ -51,7 +47,7 @@ function drawPaths(canvas, start, {mixture, n, share}) {
   const fresh = share ? Array.from({length: n}, normals(7)) : null;
   const steps = pathOf(mixture, start, n, share, fresh), one = pathOf(mixture, start, 1);
   clear(context);
-  drawDensity(context, densityOf(mixture, 0));
+  drawDensity(context, shading(mixture, 0, SHADES));
   drawLine(context, flow, spec.grey, 2);
   drawLine(context, one, spec.blue, 2, [3, 5]);
   drawLine(context, [start, flow[EXACT]], spec.green, 2, [9, 5]);

@@ -46,11 +46,9 @@ def updates(kept: Sequence[Mapping]) -> list[str]:
 
 # Trainings with snapshots
 
-def samples(runs: Runs, names: Sequence[str], title: str = "", slider: str = "update",
-            n: int = 10) -> page.Bundle:
+def samples(runs: Runs, names: Sequence[str], title: str = "", n: int = 10) -> page.Bundle:
     """The first n samples of each of the runs ``names`` over training, always of the same noise:
-    buttons for the run and a slider over the generator's updates, or with slider="setting" the
-    other way round.
+    buttons for the run and a slider over the generator's updates.
 
     runs: by name, with snapshots' "samples": images (F, N, H, W) or (F, N, C, H, W) uint8, or
     points (F, N, 2). Raises ValueError for names that ``chosen`` refuses,
@@ -61,13 +59,8 @@ def samples(runs: Runs, names: Sequence[str], title: str = "", slider: str = "up
     stack = torch.stack([run["snapshots"]["samples"][:, :n] for run in kept])  # (R, F, n, …)
     if stack.shape[-1] == 2:
         return fields.player([Panel("samples", points=stack)], axes, menus=["setting"], title=title)
-    pictures = sheets(stack)
     rows = "setting" if 1 < len(names) <= FEW else "update"  # the still grows with its rows
-    start = {"update": axes["update"][-1]}
-    if slider == "setting":
-        axes = {"update": axes["update"], "setting": axes["setting"]}
-        pictures, rows = pictures.transpose(0, 1), "update"
-    return frames.player(pictures, axes, start=start, rows=rows, title=title)
+    return frames.player(sheets(stack), axes, rows=rows, title=title)
 
 
 def compared(runs: Runs, names: Sequence[str], title: str = "",
