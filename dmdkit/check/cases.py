@@ -44,3 +44,13 @@ def image_norms(gradient: Tensor) -> Tensor:
 def mean_norm(gradient: Tensor) -> Tensor:
     """How long the gradient of an image is: the mean over the batch of their norms, ()."""
     return image_norms(gradient).mean()
+
+
+WRONG_V = {  # usual mistakes in v = α ε − σ x, each of (x, ε, α_t, σ_t)
+    "The sign of v is flipped: v = α ε − σ x.":
+        lambda x, e, a, s: s * x - a * e,
+    "There is a plus in v where the formula has a minus: v = α ε − σ x.":
+        lambda x, e, a, s: a * e + s * x,
+    "α and σ are swapped in v: it is α ε − σ x, nearly ε where there is little noise.":
+        lambda x, e, a, s: s * e - a * x,
+}

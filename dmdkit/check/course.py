@@ -20,8 +20,9 @@ GIVEN = ("LICENSE", "README.md", "RESULTS.md", "pyproject.toml", "environment.ym
          "dmdkit", "data", "tools")
 LEFT_OUT = ("*/__pycache__/*", "*.part", "*/raw/*ubyte", "data/FashionMNIST/*", "data/cifar-10*",
             "data/celeba/*", "dmdkit/check/*")
+# Of dmdkit/check: those that hold no answer.
 CHECKS = ("answers", "diagnosis", "harness", "probes", "recorded", "relations", "standins",
-          "substitutes", "terms", "trial", "wire", "yours")  # of dmdkit/check: those that hold no answer
+          "substitutes", "terms", "trial", "wire", "yours")
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION.*?### END SOLUTION", re.M | re.S)
 HINT = re.compile(r"<details><summary>Hint \d+</summary>.*?</details>\n?", re.S)

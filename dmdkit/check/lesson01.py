@@ -6,7 +6,7 @@ in x, as a Kalman update, as a rotation by an angle.
 import torch
 
 from . import probes
-from .cases import RESHAPE_IMAGES, SHAPES, image_shape, labels, randn, tables
+from .cases import RESHAPE_IMAGES, SHAPES, WRONG_V, image_shape, labels, randn, tables
 from .harness import Exercise
 from .standins import column, tell, time
 
@@ -116,12 +116,7 @@ ex_1_2 = Exercise("1.2", _error_in_x, _loss_cases, {
         _loss(v=lambda x, e, a, s: x),
     "The target is ε. This network predicts v = α ε − σ x.":
         _loss(v=lambda x, e, a, s: e),
-    "The sign of v is flipped: v = α ε − σ x.":
-        _loss(v=lambda x, e, a, s: s * x - a * e),
-    "There is a plus in v where the formula has a minus: v = α ε − σ x.":
-        _loss(v=lambda x, e, a, s: a * e + s * x),
-    "α and σ are swapped in v: it is α ε − σ x, nearly ε where there is little noise.":
-        _loss(v=lambda x, e, a, s: s * e - a * x),
+    **{said: _loss(v=v) for said, v in WRONG_V.items()},
     "This compares predictions of x, which multiplies each squared error by σ². Compare v itself.":
         _loss(size=lambda error, s: (s * error).square().mean()),
     "The model is not told the label: call model(x_t, t, label).":

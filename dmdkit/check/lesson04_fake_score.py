@@ -5,7 +5,7 @@ The oracle is written another way than the lesson's solution: by calculus.
 import torch
 
 from . import probes
-from .cases import RESHAPE_IMAGES, SHAPES, labels, randn, tables
+from .cases import RESHAPE_IMAGES, SHAPES, WRONG_V, labels, randn, tables
 from .harness import Exercise
 from .standins import Generator, column, tell, time
 
@@ -89,12 +89,7 @@ ex_4_5 = Exercise("4.5", _fake_by_calculus, _fake_cases, {
         _detached(v=lambda x, e, a, s: x),
     "The target is ε. This fake score starts as a copy of the teacher and predicts v = α ε − σ x.":
         _detached(v=lambda x, e, a, s: e),
-    "The sign of v is flipped: v = α ε − σ x.":
-        _detached(v=lambda x, e, a, s: s * x - a * e),
-    "There is a plus in v where the formula has a minus: v = α ε − σ x.":
-        _detached(v=lambda x, e, a, s: a * e + s * x),
-    "α and σ are swapped in v: it is α ε − σ x, nearly ε where there is little noise.":
-        _detached(v=lambda x, e, a, s: s * e - a * x),
+    **{said: _detached(v=v) for said, v in WRONG_V.items()},
     "You turned v into a prediction of x before comparing, which multiplies each squared error by "
     "σ². Compare v itself, as the teacher was trained.":
         _taught(lambda net, x, e, a, s: (s * _error(net, x, e, a, s)).square().mean()),

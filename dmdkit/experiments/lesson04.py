@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..methods import dmd, pairs
 from ..tasks.mnist import MNIST
+from .lesson03 import noised
 from .mnist import GUIDANCE, ONE_STEP
 from .recipe import Recipe
 from .study import Study
@@ -58,8 +59,7 @@ def guided_gradient(x: Tensor, t: Tensor, eps: Tensor, label: Tensor, real, fake
     x_t, t and labels and return x-predictions; ``tables`` are the number of "no class", α (T,) and
     σ (T,)."""
     no_class, alpha, sigma = tables
-    alpha, sigma = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
-    x_t = alpha * x + sigma * eps
+    x_t, alpha, sigma = noised(x, t, eps, alpha, sigma)
     without = real(x_t, t, torch.full_like(label, no_class))
     mu_real = torch.lerp(without, real(x_t, t, label), 1 + w)
     return dmd.matching_gradient(x, mu_real, fake(x_t, t, label), alpha, sigma)
@@ -79,6 +79,5 @@ def fake_loss(fake, generate, z: Tensor, label: Tensor, t: Tensor, eps: Tensor, 
     """Exercise 4.5: the fake score's loss in v, a scalar."""
     with torch.no_grad():
         x = generate(z, label)
-    alpha, sigma = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
-    v = alpha * eps - sigma * x
-    return torch.nn.functional.mse_loss(fake(alpha * x + sigma * eps, t, label), v)
+    x_t, alpha, sigma = noised(x, t, eps, alpha, sigma)
+    return torch.nn.functional.mse_loss(fake(x_t, t, label), alpha * eps - sigma * x)
