@@ -50,6 +50,10 @@ LARGE = 100_000  # characters of a picture
 SMALL = 10_000  # characters of an output that the solutions keep
 PREDICT = re.compile(r"^\W*\*\*Predict\b", re.MULTILINE)
 FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}  # as JupyterLab writes it
+# JupyterLab shows the first line of what is folded; else that would be a player's HTML, or the answer.
+FOLD_SAYS = nbformat.v4.new_output("display_data", {
+    "text/html": "<!-- Folded: predict, then run the cell, or click here. -->"})
+CHECKED = "nbval-check-output"
 UNFOLDED = "unfolded"  # the tag of a cell whose output is there to be seen before one predicts
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A line of tqdm's: "12%|█▏  | 240/2000 [00:03<00:25, 69.1it/s]"; without a total "240it [00:03, …".
@@ -163,7 +167,8 @@ def solved(lesson: Path) -> nbformat.NotebookNode:
     pictures = {cell.id: cell for cell in stored if cell.get("outputs")}
     for cell in notebook.cells:
         if cell.id in pictures:
-            cell.outputs = copy.deepcopy(pictures[cell.id].outputs)
+            stored = copy.deepcopy(pictures[cell.id].outputs)
+            cell.outputs = [output for output in stored if output != FOLD_SAYS]
     return notebook
 
 
@@ -188,6 +193,10 @@ def folded(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         elif "nbgrader" not in cell.metadata:
             if asked and cell.outputs and UNFOLDED not in cell.metadata.get("tags", []):
                 cell.metadata |= copy.deepcopy(FOLDED)
+                cell.outputs = [copy.deepcopy(FOLD_SAYS), *cell.outputs]
+                tags = cell.metadata.get("tags", [])
+                if CHECKED in tags:  # among the solutions, where its output stands alone
+                    tags.remove(CHECKED)
             asked = False
     return notebook
 
