@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     train = _named(verbs, "train", "train an artefact by its recipe")
     train.add_argument("--steps", type=int, help="another number of steps than the recipe's")
     train.add_argument("--pairs", type=int, help="another number of pairs than the recipe's")
+    train.add_argument("--teacher", metavar="TEACHER", help="another teacher than the recipe's: an "
+                       "artefact, or with a slash a folder of diffusers' or a name on the hub")
     train.add_argument("--out", type=Path, help="folder for the result (default: runs)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace an earlier run's result")

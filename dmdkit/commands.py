@@ -38,12 +38,8 @@ def train(arguments: argparse.Namespace) -> None:
     from . import train as training
     from .experiments import build, runner
 
-    recipe, name = build.recipe(arguments.name), arguments.name
-    if arguments.steps is not None:
-        recipe = recipe.changed(n_steps=arguments.steps)
-    if arguments.pairs is not None:
-        recipe = _with_pairs(name, recipe, arguments.pairs)
-    out = arguments.out or RUNS
+    name, out = arguments.name, arguments.out or RUNS
+    recipe = _changed(name, build.recipe(name), arguments)
     device = training.accelerator(arguments.cpu).device
     say(f"Training {name}: {recipe.n_steps:,} steps of {recipe.batch_size} on {device}, into "
         f"{out / name}. {_took(name)}")
@@ -52,12 +48,16 @@ def train(arguments: argparse.Namespace) -> None:
     say(f"Written to {folder}. Measure it: python -m dmdkit evaluate {name} --root {out}")
 
 
-def _with_pairs(name: str, recipe, n: int):
-    if not getattr(recipe.method, "n_pairs", 0):
+def _changed(name: str, recipe, arguments: argparse.Namespace):
+    """The recipe with what the command line says otherwise."""
+    told = {"n_steps": arguments.steps, "n_pairs": arguments.pairs, "teacher": arguments.teacher}
+    if told["n_pairs"] is not None and not getattr(recipe.method, "n_pairs", 0):
         raise ValueError(f"{name!r} is trained without pairs; leave their number out.")
-    if n < 1:
-        raise ValueError(f"The number of pairs must be at least 1; got {n}.")
-    return recipe.changed(n_pairs=n)
+    if told["n_pairs"] is not None and told["n_pairs"] < 1:
+        raise ValueError(f"The number of pairs must be at least 1; got {told['n_pairs']}.")
+    if told["teacher"] is not None and "teacher" not in recipe.method.requires:
+        raise ValueError(f"{name!r} is trained without a teacher; leave --teacher out.")
+    return recipe.changed(**{key: value for key, value in told.items() if value is not None})
 
 
 def _took(name: str) -> str:

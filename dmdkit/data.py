@@ -1,5 +1,5 @@
-"""Images, scaled to [−1, 1]: MNIST, which ships, and three sets that torchvision downloads when
-asked. And clouds of points of the plane."""
+"""Images, scaled to [−1, 1]: MNIST, which ships, three sets that torchvision downloads when asked,
+and any folder of pictures. And clouds of points of the plane."""
 import gzip
 import hashlib
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import expect
+from . import expect, pictures
 
 ROOT = Path(os.environ.get("DMDKIT_DATA") or Path(__file__).resolve().parent.parent / "data")
 """Where data and weights lie: the clone's ``data/``, or the folder that DMDKIT_DATA names."""
@@ -22,6 +22,8 @@ MNIST_MD5 = {
     "train-labels-idx1-ubyte.gz": "1609bf896b655359423ad367a6da51b2",
     "t10k-images-idx3-ubyte.gz": "78e7617d39dd0f4605369b825dfce8e6",
     "t10k-labels-idx1-ubyte.gz": "ef198d564bed981685c30c7da017ac89"}
+CELEBA_PARTS = {True: (1, 162_770), False: (182_638, 202_599)}
+"""The numbers of CelebA's faces, first and last, to train on and to test with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,25 +208,36 @@ def cifar10(train: bool = True, root: Path = ROOT) -> Images:
     return Images(pixels, torch.tensor(dataset.targets))
 
 
-def celeba(train: bool = True, root: Path = ROOT, size: int = 64,
+def celeba(train: bool = True, root: Path = ROOT, size: int = 32,
            limit: int | None = None) -> Images:
-    """CelebA, the first ``limit`` faces cropped to 178 × 178 and resized, (N, 3, size, size); all
-    labels are 0. Downloaded on first use (1.4 GB). Raises RuntimeError with what to put where if
-    offline."""
-    from torchvision import transforms
-    from torchvision.datasets import CelebA
-    from tqdm.auto import tqdm
-
-    crop = transforms.Compose([transforms.CenterCrop(178),
-                               transforms.Resize(expect.whole("size", size)),
-                               transforms.PILToTensor()])
-    what = ("the folder img_align_celeba (unpacked from its .zip) and the set's five .txt files "
-            "into {root}/celeba")
+    """CelebA, the first ``limit`` of the aligned faces, each whole and resized, (N, 3, size, size);
+    all labels are 0. Downloaded on first use (1.4 GB). Raises RuntimeError with what to put where
+    if offline."""
+    folder, size = Path(root) / "celeba" / "img_align_celeba", expect.whole("size", size)
     limit = limit if limit is None else expect.whole("limit", limit)
-    dataset = _download(CelebA, root, what, split="train" if train else "test", transform=crop)
-    n = len(dataset) if limit is None else min(limit, len(dataset))
-    faces = [dataset[i][0] for i in tqdm(range(n), desc="CelebA", unit="image")]
-    return Images(torch.stack(faces), torch.zeros(n, dtype=torch.int64))
+    if not folder.is_dir():
+        from torchvision.datasets import CelebA
+
+        _download(CelebA, root, "the unpacked img_align_celeba.zip into {root}/celeba")
+    paths = pictures.numbered(folder, *CELEBA_PARTS[train])
+    return _unlabelled(pictures.read(paths[:limit], size, crop=False))
+
+
+def folder(path: Path | str, size: int = 32) -> Images:
+    """The pictures in a folder of your own and in the folders in it: of each the largest square in
+    the middle, resized, (N, 3, size, size); all labels are 0. Raises RuntimeError for a folder that
+    is missing or empty, and once for all pictures that cannot be read."""
+    return _unlabelled(pictures.read(pictures.find(Path(path)), expect.whole("size", size)))
+
+
+def _unlabelled(pixels: Tensor) -> Images:
+    return Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+
+
+def mirrored(images: Images) -> Images:
+    """The images, and behind them their mirror images: twice as many to learn from."""
+    pixels = torch.cat([images.pixels, images.pixels.flip(3)])
+    return Images(pixels, images.labels.repeat(2))
 
 
 def _download(dataset_class, root: Path, what: str, **arguments):

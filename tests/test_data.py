@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from conftest import refused
 
 from dmdkit import data
@@ -268,7 +269,7 @@ def offline(monkeypatch):
 @pytest.mark.parametrize("load, name, what", [
     (data.fashion_mnist, "FashionMNIST", "put its four .gz archives into {root}/FashionMNIST/raw"),
     (data.cifar10, "CIFAR10", "put cifar-10-python.tar.gz into {root}"),
-    (data.celeba, "CelebA", "put the folder img_align_celeba .*.txt files into {root}/celeba"),
+    (data.celeba, "CelebA", "put the unpacked img_align_celeba.zip into {root}/celeba"),
 ])
 def test_offline_a_set_says_in_one_sentence_what_to_put_where(load, name, what, tmp_path, offline):
     what = what.format(root=tmp_path)
@@ -340,35 +341,77 @@ def test_cifar10_loads_with_channels_first_and_its_labels(tmp_path, offline, mon
     assert x.min() == -1 and x[0, 2, 0, 0].item() == pytest.approx(200 / 127.5 - 1)
 
 
-def test_celeba_is_cropped_to_the_face_and_resized(tmp_path, offline, monkeypatch):
-    from PIL import Image
-
-    folder = tmp_path / "celeba"
-    (folder / "img_align_celeba").mkdir(parents=True)
-    names = [f"{i:06}.jpg" for i in range(1, 6)]
+def painted(folder, names, size=(178, 218)):
+    """Pictures of grey 50 i, the i-th of the names, with a black margin of 20 above and below."""
+    folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
-        picture = np.full((218, 178, 3), 10, np.uint8)
-        picture[20:198] = 50 * i  # the middle 178 rows, the rest is cut away
-        Image.fromarray(picture).save(folder / "img_align_celeba" / name, quality=100)
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        picture[20:-20] = 50 * i
+        Image.fromarray(picture).save(folder / name)
 
-    def table(head, rows):
-        return head + "".join(f"{name} {row}\n" for name, row in zip(names, rows))
 
-    texts = {"list_attr_celeba.txt": table("4\nSmiling\n", ["1"] * 5),
-             "identity_CelebA.txt": table("", ["7"] * 5),
-             "list_bbox_celeba.txt": table("4\nx y\n", ["1 2"] * 5),
-             "list_landmarks_align_celeba.txt": table("4\nx y\n", ["1 2"] * 5),
-             "list_eval_partition.txt": table("", [0, 0, 0, 2, 2])}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    checksums = [("id", hashlib.md5(text.encode()).hexdigest(), name)
-                 for name, text in texts.items()]
-    trust(monkeypatch, torchvision.datasets.CelebA,
-          file_list=[("id", None, "img_align_celeba.zip"), *checksums])
+def test_celebas_faces_are_whole_and_divided_by_their_numbers(tmp_path, offline):
+    names = ["000001.jpg", "000002.jpg", "162770.jpg", "162771.jpg", "182638.jpg"]
+    painted(tmp_path / "celeba" / "img_align_celeba", names)
     images = data.celeba(True, tmp_path, size=32)
     assert images.pixels.shape == (3, 3, 32, 32) and images.pixels.dtype == torch.uint8
-    means = images.pixels.float().mean((1, 2, 3)).tolist()
-    assert means == pytest.approx([0, 50, 100], abs=1)
     assert images.labels.tolist() == [0, 0, 0]
+    middle = images.pixels[:, :, 16].float().mean((1, 2)).tolist()
+    assert middle == pytest.approx([0, 50, 100], abs=1)
+    assert images.pixels[2, :, 0].max() < 10  # the margin above is there: nothing was cut away
     assert len(data.celeba(True, tmp_path, size=8, limit=2)) == 2
-    assert data.celeba(False, tmp_path, size=8).pixels.shape == (2, 3, 8, 8)
+    test = data.celeba(False, tmp_path, size=8).pixels
+    assert test.shape == (1, 3, 8, 8) and test[0, :, 4].float().mean().item() == pytest.approx(200, abs=1)
+
+
+def test_faces_of_another_part_are_missed_in_a_sentence(tmp_path, offline):
+    painted(tmp_path / "celeba" / "img_align_celeba", ["000001.jpg", "000002.jpg"])
+    with refused(RuntimeError, "holds none of the pictures numbered 182,638 to 202,599. Unpack"):
+        data.celeba(False, tmp_path)
+
+
+def test_a_folder_of_pictures_is_cropped_to_squares_and_resized(tmp_path):
+    painted(tmp_path, ["a.png", "b.jpg"], (300, 140))
+    painted(tmp_path / "more", ["c.webp"], (60, 100))
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    images = data.folder(tmp_path, 16)
+    assert images.pixels.shape == (3, 3, 16, 16) and images.labels.tolist() == [0, 0, 0]
+    assert images.pixels[1, :, 8].float().mean().item() == pytest.approx(50, abs=1)
+
+
+def test_a_picture_is_upright_and_its_transparent_parts_are_white(tmp_path):
+    half = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    half.paste((255, 0, 0, 255), (0, 0, 32, 16))  # red above
+    turned = half.getexif()
+    turned[0x0112] = 3  # the camera was upside down
+    half.save(tmp_path / "a.png", exif=turned)
+    pixels = data.folder(tmp_path).pixels[0]
+    assert pixels[:, 2, 2].tolist() == [255, 255, 255] and pixels[:, 29, 2].tolist() == [255, 0, 0]
+
+
+def test_pictures_that_cannot_be_read_are_named_in_one_sentence(tmp_path):
+    painted(tmp_path, ["good.png"])
+    for name in ("a.png", "b.jpg", "c.png", "d.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    half = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(half[:len(half) // 2])
+    with refused(RuntimeError, "5 of 6 pictures cannot be read: a.png, b.jpg, c.png and 2 more"):
+        data.folder(tmp_path)
+
+
+@pytest.mark.parametrize("make, sentence", [
+    (None, "There is no folder .*nowhere. Make it and put pictures there"),
+    ([], "holds no pictures .*.jpg, .*Put some there")])
+def test_a_folder_without_pictures_is_a_sentence(make, sentence, tmp_path):
+    folder = tmp_path / "nowhere"
+    if make is not None:
+        painted(folder, make)
+    with refused(RuntimeError, sentence):
+        data.folder(folder)
+
+
+def test_mirrored_pictures_stand_behind_the_others():
+    pixels = torch.arange(2 * 3 * 2 * 4, dtype=torch.uint8).reshape(2, 3, 2, 4)
+    both = data.mirrored(data.Images(pixels, torch.tensor([1, 2])))
+    assert torch.equal(both.pixels[:2], pixels) and both.labels.tolist() == [1, 2, 1, 2]
+    assert torch.equal(both.pixels[2:, ..., 0], pixels[..., 3])

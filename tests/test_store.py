@@ -379,7 +379,7 @@ def test_of_a_few_only_the_card_ships():
     """Stages of the chain that draw what their neighbours draw, the first halves of trainings, a
     student that is only measured, and a teacher to lead another away from."""
     cards = sorted(set(store.names()) - set(SHIPPED))
-    stages = [f"progressive-{n}" for n in (128, 256, 32, 64)]
+    stages = [f"progressive-{n}" for n in (128, 16, 256, 32, 512, 64)]
     assert cards == [*stages, "student-dmd2-4step-no-critic", "student-dmd2-no-critic",
                      "student-regression", "teacher-weak"]
     for name in cards:

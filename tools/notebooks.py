@@ -24,7 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 # By name, not by pattern: a trusted notebook's outputs run scripts, so a stranger's is not trusted.
 NAMES = ("00_start_here", "01_ddpm", "02_scores", "03_dmd_in_2d", "04_dmd_mnist",
-         "05_progressive_distillation", "06_dmd2")
+         "05_progressive_distillation", "06_dmd2", "08_in_colour")
 FOLDER = ROOT / "notebooks"
 LESSONS = tuple(FOLDER / f"{name}.ipynb" for name in NAMES)
 BADGES, BADGES_END = "<!-- badges -->", "<!-- /badges -->"

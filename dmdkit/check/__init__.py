@@ -18,6 +18,7 @@ from .lesson05_losses import ex_5_3, ex_5_4
 from .lesson05_steps import ex_5_1, ex_5_2
 from .lesson06_gan import ex_6_1, ex_6_2
 from .lesson06_training import ex_6_3, ex_6_4
+from .lesson08 import ex_8_1, ex_8_2
 from .yours import yours_or
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "ex_4_1", "ex_4_2", "ex_4_3", "ex_4_4", "ex_4_5",
     "ex_5_1", "ex_5_2", "ex_5_3", "ex_5_4",
     "ex_6_1", "ex_6_2", "ex_6_3", "ex_6_4",
+    "ex_8_1", "ex_8_2",
 ]

@@ -39,6 +39,8 @@ TABLE = {
     "ex_6_2": Graded("adversarial_loss", 4),
     "ex_6_3": Graded("matched_weight", 3),
     "ex_6_4": Graded("simulate", 4),
+    "ex_8_1": Graded("walk", 3),
+    "ex_8_2": Graded("error_gains", 3),
 }
 
 

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from .. import data, files, store
 from ..data import ROOT, RUNS
-from . import (explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist, page_student, study,
-               tables)
+from . import (colour, explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist, page_student,
+               study, tables)
 from .recipe import Recipe
 from .runner import CHECKPOINT, NOTE, train_artefact
 
-RECIPES = mnist.RECIPES
+RECIPES = mnist.RECIPES | colour.RECIPES
 STUDIES = {"03": lesson03.STUDY, "04": lesson04.STUDY, "05": lesson05.STUDY, "06": lesson06.STUDY}
-UNSHIPPED = ("poster-teacher", "poster-mnist")  # days on a CPU
+UNSHIPPED = (*mnist.UNSHIPPED, *colour.UNSHIPPED)
 HOME = Path(data.__file__).resolve().parent.parent
 
 

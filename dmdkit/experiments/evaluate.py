@@ -187,9 +187,9 @@ def _short(content) -> str:
 
 def real_samples(task: Task, n: int, purpose: str = "selection", seed: int = 0
                  ) -> tuple[Tensor, Tensor | None]:
-    """The real-data baseline: n samples (n, …) of the training data, as many of each class, and
-    their labels (n,), or None without classes. Raises ValueError for an n that cannot be had."""
-    real = task.data().balanced(n, noise.generator(purpose, seed, -1))
+    """The real-data baseline: n of the task's samples (n, …), as many of each class, and their
+    labels (n,), or None without classes. Raises ValueError for an n that cannot be had."""
+    real = task.baseline().balanced(n, noise.generator(purpose, seed, -1))
     x, label = real.batch(torch.arange(n))
     return x, label if task.n_classes else None
 

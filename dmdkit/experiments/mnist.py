@@ -105,3 +105,4 @@ def stage(n_steps: int, share: float = 1.0) -> Recipe:
 
 
 RECIPES |= {stage_name(n): stage(n) for n in STAGES}
+UNSHIPPED = ("poster-teacher", "poster-mnist")  # days on a CPU

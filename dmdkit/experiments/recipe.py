@@ -94,10 +94,13 @@ class Sources:
         self.given = given or {}
 
     def load(self, name: str) -> nn.Module | Callable:
-        """A network, ready to use. Raises what ``store.load`` raises, and ValueError for a task
-        that has no exact denoiser."""
+        """A network, ready to use: an artefact, or with a slash in its name what diffusers left in
+        a folder or on the hub. Raises what ``store.load`` and ``Denoiser.from_pretrained`` raise,
+        and ValueError for a task that has no exact denoiser."""
         if name in self.given:
             return self.given[name].to(self.device)
+        if _of_diffusers(name):
+            return self._of_task(name, Denoiser.from_pretrained(name).to(self.device))
         if name != "exact":
             return self._of_task(name, store.load(name, self.device,
                                                   store.find(name, *self.roots)))
@@ -121,9 +124,9 @@ class Sources:
 
     def checksum(self, name: str) -> str:
         """The SHA-256 of an artefact's weights, or of those of a network that was given."""
-        if name not in self.given:
+        if name not in self.given and not _of_diffusers(name):
             return store.checksum(name, *self.roots)
-        weights = self.given[name].state_dict()
+        weights = self.load(name).state_dict()
         raw = safetensors.torch.save({key: weights[key].cpu().contiguous() for key in weights})
         return hashlib.sha256(raw).hexdigest()
 
@@ -139,9 +142,14 @@ class Sources:
         shipped = ROOT / "pairs"
         if _holds(shipped, n, pairs.settings_of(teacher, solver) | about):
             return pairs.load_pairs(shipped, n, teacher)
-        whose = f"{name}-{about['teacher_sha256'][:8]}"  # another teacher's pairs lie elsewhere
+        whose = f"{Path(name).name}-{about['teacher_sha256'][:8]}"  # another teacher's pairs lie elsewhere
         folder = RUNS / f"pairs-{whose}-{solver.name}{solver.n_steps}-w{solver.guidance:g}"
         return pairs.make_pairs(teacher, n, folder, solver, about=about)
+
+
+def _of_diffusers(name: str) -> bool:
+    """Whether a name is a folder's or one of the hub's; an artefact's has no slash."""
+    return "/" in name
 
 
 def exact_pairs(real, shape: tuple[int, ...], n: int, solver: pairs.Solver) -> pairs.Pairs:

@@ -105,6 +105,8 @@ def train_artefact(name: str, recipe: Recipe, out: Path = RUNS, *, resume: bool 
         card = {"name": name, "what": recipe.what, "wall_time_s": round(seconds),
                 "recipe": recipe.settings, **origin, **environment(accelerator),
                 "parameters": sum(p.numel() for p in net.parameters())}
+        if recipe.task.terms:
+            card["terms"] = recipe.task.terms
         store.save(net, folder, card, half=True, overwrite=overwrite)
     accelerator.wait_for_everyone()  # the next training may start from this one
     return folder

@@ -11,10 +11,13 @@ from .results import REAL, Row
 START, END = "<!-- results -->", "<!-- /results -->"
 METRICS = (("classifier", "frechet_distance"), ("judge", "frechet_distance"),
            ("judge", "accuracy"), ("classifier", "coverage"))
+COLOUR = (("patches", "frechet_distance"), ("inception", "frechet_distance"),
+          ("inception", "precision"), ("inception", "coverage"))
 DRAWN = ["drawn by", "samples", "noise", "seeds"]
 HEADS = ["Fréchet distance, first space", "second space", "right digits", "coverage"]
 FORMS = {"accuracy": "{:.1%}", "coverage": "{:.3f}", "frechet_distance": "{:.2f}",
-         "ink": "{:.4f}", "lattice": "{:.0%}"}
+         "ink": "{:.4f}", "lattice": "{:.0%}", "precision": "{:.3f}"}
+COLOUR_HEADS = ["Fréchet distance, patches of colour", "Inception", "precision", "coverage"]
 PAPER = (("paper", "ink"), ("paper", "lattice"))
 
 # README's table: what a line is called, the artefact, its sampler, steps and guidance.
@@ -100,9 +103,12 @@ def long(root: Path = ROOT) -> str:
     """All figures on all cards of denoisers: a table an artefact, and one of the paper."""
     parts = [f"### Clean paper\n\n{clean_paper(root)}"]
     for name, card in cards(root).items():
-        lines = list(_lines(sorted(results.rows(name, card))))
+        rows = sorted(results.rows(name, card))
+        colour = bool(results.select(rows, space="patches"))
+        lines = list(_lines(rows, COLOUR if colour else METRICS))
         if len(lines) > 1:
-            table = results.markdown([*DRAWN, *HEADS], lines)
+            head = [*DRAWN, *(COLOUR_HEADS if colour else HEADS)]
+            table = results.markdown(head, lines)
             parts.append(f"### {name}\n\n{card['what']}\n\n{table}")
     return "\n\n".join(parts)
 

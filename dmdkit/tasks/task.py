@@ -27,6 +27,9 @@ class Task:
             of ``perceptual.distance`` go without saying.
         classify: names the class of samples, (N, *shape) → (N,), for snapshots.
         exact: makes the exact denoiser, where there is a closed form.
+        read_baseline: reads the real samples that are scored beside a model's, where they are not
+            the training data: a set without test data is compared half against half.
+        terms: of the data, and what may be done with weights that learned from it; cards say it.
     """
     name: str
     shape: tuple[int, ...]
@@ -37,10 +40,16 @@ class Task:
     distances: dict[str, Callable] = field(default_factory=dict)
     classify: Callable[[Tensor], Tensor] | None = None
     exact: Callable | None = None
+    read_baseline: Callable[[], Images | Points] | None = None
+    terms: str = ""
 
     def data(self, train: bool = True) -> Images | Points:
         """The training data, or the test data. Raises RuntimeError where they cannot be had."""
         return self.read(train)
+
+    def baseline(self) -> Images | Points:
+        """What the real-data baseline is drawn from. Raises what ``data`` raises."""
+        return self.read_baseline() if self.read_baseline else self.data()
 
     def network(self, name: str) -> nn.Module:
         """A fresh network. Raises ValueError for a name that the task has not."""

@@ -91,6 +91,7 @@ v = a * eps - s * x
     "ex_6_2": ADVERSARY,
     "ex_6_3": PULLS,
     "ex_6_4": WALK,
+    "ex_8_1": "u = phi / (torch.pi / 2)",
 }
 
 WRONG = {
@@ -363,6 +364,36 @@ WRONG = {
         "walk(lambda G, x, k: alpha[k + 1] * G(x, k).clamp(-1, 1) + sigma[k + 1] * eps[k])",
         "walk(lambda G, x, k: alpha[k + 1] * x + sigma[k + 1] * (G(x, k) + eps[k]))",
     ],
+    "ex_8_1": [
+        "torch.lerp(z_0, z_1, phi)",
+        "phi.cos() * z_0 + (1 - phi.cos()) * z_1",
+        "(z_0 + u * (z_1 - z_0)) * 2**0.5",
+        "phi.cos() * z_0 + phi.sin() * z_1 / 2",
+        "(2 * phi).cos() * z_0 + (2 * phi).sin() * z_1",
+        "(phi / 2).cos() * z_0 + (phi / 2).sin() * z_1",
+        "phi.cosh() * z_0 + phi.sinh() * z_1",
+        "phi.cos() * z_0 + phi.sin() * (z_1 - z_0)",
+        "torch.where(phi < torch.pi / 4, z_0, z_1)",
+        "z_0 + phi.sin() * z_1",
+        "phi.cos() * z_0 + z_1",
+        "(phi.cos() * z_0 + phi.sin() * z_1).clamp(-1, 1)",
+        "phi.tan() * z_1 + z_0",
+    ],
+    "ex_8_2": [
+        "torch.stack([sigma / alpha**2, sigma])",
+        "torch.stack([sigma**2 / alpha, sigma])",
+        "torch.stack([sigma / (alpha + sigma), sigma])",
+        "torch.stack([(sigma / alpha).sqrt(), sigma])",
+        "torch.stack([sigma / alpha, alpha * sigma])",
+        "torch.stack([sigma / alpha, 1 / alpha])",
+        "torch.stack([sigma / alpha, sigma**2])",
+        "torch.stack([sigma / alpha, (1 - sigma**2).sqrt()])",
+        "torch.stack([1 + sigma / alpha, sigma])",
+        "torch.stack([sigma / alpha, alpha + sigma])",
+        "torch.stack([sigma / alpha, 1 - sigma])",
+        "torch.stack([alpha, sigma])",
+        "torch.stack([1 / sigma, 1 / alpha])",
+    ],
 }
 
 RIGHT = {
@@ -426,4 +457,8 @@ RIGHT = {
     "ex_6_4": ["walk(lambda G, x, k: torch.addcmul(sigma[k + 1] * eps[k], alpha[k + 1], G(x, k)))",
                "walk(lambda G, x, k: (alpha[k + 1] * G(x, k).double() + sigma[k + 1] * eps[k])"
                ".float())"],
+    "ex_8_1": ["torch.sin(torch.pi / 2 - phi) * z_0 + torch.cos(torch.pi / 2 - phi) * z_1",
+               "(z_0 + phi.tan() * z_1) * phi.cos()"],
+    "ex_8_2": ["torch.stack([(1 - alpha**2).sqrt() / alpha, (1 - alpha**2).sqrt()])",
+               "torch.stack((sigma.div(alpha), sigma), 0)"],
 }

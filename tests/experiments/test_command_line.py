@@ -150,6 +150,8 @@ def test_a_users_files_and_finished_work_stay(call, taught):
     (("train", "student-dmd", "--pairs=0"), "The number of pairs must be at least 1; got 0"),
     (("train", "teacher", "--pairs=5"), "'teacher' is trained without pairs"),
     (("train", "student-dmd2-no-critic", "--pairs=5"), "is trained without pairs"),
+    (("train", "teacher", "--teacher=judge"), "'teacher' is trained without a teacher"),
+    (("train", "student-dmd", "--teacher=./nowhere"), "There is no folder './nowhere', and"),
     (("train", "teacher", "--resume"), "There is no checkpoint at runs/teacher.training/"),
     (("train", "teacher", "--resume", "--overwrite"), "--resume goes on and --overwrite starts"),
     (("evaluate", "teacher", "--root", "none"), "There is no artefact 'teacher' in none"),

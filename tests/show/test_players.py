@@ -1,12 +1,15 @@
 """What players have in common, and the player of frames."""
 import base64
+import io
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from figures import pixels
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dmdkit.show.players import choices, frames, page
 
@@ -220,3 +223,15 @@ def test_there_is_a_figure_of_one_size_for_each_value(widths, values):
 def test_a_player_says_what_does_not_fit(stack, change, message):
     with pytest.raises(ValueError, match=message):
         frames.player(**{"frames": stack, "axes": AXES} | change)
+
+
+def test_frames_of_photographs_become_few_colours_that_a_file_keeps_exactly():
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.randint(256, (2, 3, 20, 30, 3), generator=generator, dtype=torch.uint8)
+    few = frames.in_few_colours(photos, 40)
+    assert few.shape == photos.shape and len(few.reshape(-1, 3).unique(dim=0)) <= 40
+    assert (few.float() - photos.float()).abs().mean() < 40
+    file = page.encode(few[0, 0])
+    kept = Image.open(io.BytesIO(file))
+    assert kept.mode == "P" and np.array_equal(np.array(kept.convert("RGB")), few[0, 0].numpy())
+    assert Image.open(io.BytesIO(page.encode(photos[0, 0]))).mode == "RGB"

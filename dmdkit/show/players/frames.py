@@ -11,10 +11,11 @@ import torch
 from matplotlib.axes import Axes as PlotAxes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from ..images import GAP, middles, tiles
-from ..picture import Picture
+from ..picture import Picture, in_palette
 from ..style import styled, unframed, wrapped
 from . import choices, page
 from .choices import Axes
@@ -63,6 +64,13 @@ def of_images(images: Tensor) -> Tensor:
     if images.shape[-3] == 1:
         return 255 - images.squeeze(-3)
     return images.movedim(-3, -1)
+
+
+def in_few_colours(frames: Tensor, n: int = 256) -> Tensor:
+    """Frames in colour (…, H, W, 3) uint8 in n colours in all: a player of photographs then takes a
+    third of the space."""
+    strip = Image.fromarray(frames.flatten(0, -3).numpy())
+    return torch.from_numpy(np.array(in_palette(strip, n).convert("RGB"))).reshape(frames.shape)
 
 
 @styled

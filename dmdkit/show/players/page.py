@@ -57,13 +57,23 @@ def png(figure: Figure, dpi: int = 100, colours: int | None = None) -> bytes:
 
 def encode(pixels: Tensor | np.ndarray, colours: int | None = None) -> bytes:
     """An image, (H, W) or (H, W, 3) uint8, as a PNG file, in a palette of so many ``colours`` if
-    given."""
+    given, or of its own where it has no more than a palette holds."""
     image = Image.fromarray(np.asarray(pixels))
     if colours is not None:
         image = in_palette(image, colours)
+    elif image.mode == "RGB" and image.getcolors(256):
+        image = _indexed(np.asarray(image))
     buffer = io.BytesIO()
     image.save(buffer, "png", optimize=True)
     return buffer.getvalue()
+
+
+def _indexed(pixels: np.ndarray) -> Image.Image:
+    """An image (H, W, 3) of at most 256 colours, colour for colour."""
+    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), "P")
+    image.putpalette(colours.flatten().tolist())
+    return image
 
 
 def uri(png_file: bytes) -> str:

@@ -1,0 +1,57 @@
+"""The recipes in colour: what ships, and the well-known set-ups. Settings."""
+from ..methods import classifier, ddpm, dmd
+from ..tasks.cifar10 import CIFAR10
+from ..tasks.faces import FACES
+from .evaluate import Sampling
+from .recipe import Recipe
+
+PLAIN = (Sampling("ddim", 100), Sampling("ddim", 16), Sampling("ddim", 1))
+ONE_STEP = (Sampling("ddim", 1),)
+
+# What ships learns from pairs by LPIPS, twice as heavily as with classes (DMD, section 4).
+STUDENT = {"n_pairs": 6400, "distance": "lpips-alex", "regression_weight": 0.5}
+# The well-known set-ups: three networks of a GPU's size, small rates, as many pairs as they had.
+DOCUMENTED = STUDENT | {"solver": "ddim", "solver_steps": 1000, "ema": 0.0}
+
+FACES_RECIPES = {
+    "teacher-faces": Recipe(
+        "Unconditional DDPM on CelebA's faces at 32 × 32: v-prediction, cosine schedule with zero "
+        "terminal SNR, T = 1024.",
+        FACES, ddpm.Settings(lr=1.5e-3, warmup=200, ema=0.9995), 16_000, samplings=PLAIN),
+    "student-faces": Recipe(
+        "One-step student of teacher-faces by Distribution Matching Distillation.",
+        FACES, dmd.Settings("teacher-faces", updates=(1, 2), lr=5e-4, fake_lr=1e-3, ema=0.998,
+                            **STUDENT), 2500, 32, samplings=ONE_STEP)}
+
+CIFAR10_RECIPES = {
+    "classifier-cifar10": Recipe(
+        "A classifier of CIFAR-10, which says what a picture shows.",
+        CIFAR10, classifier.Settings("classifier", noise=0.1, lr=3e-3, ema=0.0), 6000, 128),
+    "teacher-cifar10": Recipe(
+        "Class-conditional DDPM on CIFAR-10: v-prediction, cosine schedule with zero terminal "
+        "SNR, T = 1024.",
+        CIFAR10, ddpm.Settings(lr=1e-3, warmup=200, ema=0.9995), 60_000, samplings=PLAIN),
+    "student-cifar10": Recipe(
+        "One-step student of teacher-cifar10 by Distribution Matching Distillation.",
+        CIFAR10, dmd.Settings("teacher-cifar10", updates=(1, 2), lr=5e-4, fake_lr=1e-3, ema=0.998,
+                              **STUDENT | {"regression_weight": 0.25}), 5000, 32,
+        samplings=ONE_STEP)}
+
+# On a CPU they take days, so none of them ships.
+POSTER_RECIPES = {
+    "poster-teacher-faces": Recipe(
+        "The well-known small set-up's teacher of faces: ε-prediction, linear β, T = 1000.",
+        FACES, ddpm.Settings("documented", lr=1e-4, betas=(0.9, 0.999), ema=0.0), 76_000, 128,
+        samplings=(Sampling("ddpm", 1000),)),
+    "poster-faces": Recipe(
+        "Its student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 steps.",
+        FACES, dmd.Settings("poster-teacher-faces", lr=5e-6, fake_lr=5e-6,
+                            **DOCUMENTED | {"n_pairs": 12_800}), 2000, samplings=ONE_STEP),
+    "poster-cifar10": Recipe(
+        "A student of google/ddpm-cifar10-32: 4,864 pairs, learning rate 1e-6, batches of 64, "
+        "1,520 steps.",
+        CIFAR10, dmd.Settings("google/ddpm-cifar10-32", lr=1e-6, fake_lr=1e-6,
+                              **DOCUMENTED | {"n_pairs": 4864}), 1520, samplings=ONE_STEP)}
+
+RECIPES = FACES_RECIPES | CIFAR10_RECIPES | POSTER_RECIPES
+UNSHIPPED = (*CIFAR10_RECIPES, *POSTER_RECIPES)
