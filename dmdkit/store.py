@@ -7,7 +7,6 @@
 """
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -82,20 +81,6 @@ def change_card(name: str, change: Callable[[dict], dict], root: Path = ROOT) ->
         new = change(card(name, root))
         files.write_json(Path(root) / name / "card.json", new)
     return new
-
-
-def update_card(name: str, changes: dict, root: Path = ROOT) -> dict:
-    """``change_card`` by entries to set; one that is a dict on both sides is merged in its turn."""
-    return change_card(name, partial(merged, new=changes), root)
-
-
-def merged(old: dict, new: dict) -> dict:
-    """The entries of both, the new one's where both have it; dicts in it are merged likewise."""
-    both = dict(old)
-    for key, value in new.items():
-        inner = isinstance(value, dict) and isinstance(old.get(key), dict)
-        both[key] = merged(old[key], value) if inner else value
-    return both
 
 
 # Loading

@@ -154,7 +154,8 @@ def test_a_card_is_not_changed_while_its_folder_is_replaced(tmp_path):
     """The change waits, and then finds the new folder's card: it never puts the old one back."""
     store.save(smallest(), tmp_path / "one", {"what": "the first"})
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=store.update_card, args=("one", {"rows": [1]}, tmp_path))
+    process = context.Process(target=store.change_card,
+                              args=("one", lambda card: card | {"rows": [1]}, tmp_path))
     with files.locked(tmp_path):
         process.start()
         process.join(timeout=0.3)

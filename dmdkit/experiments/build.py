@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from .. import data, files, store
 from ..data import ROOT, RUNS
-from . import (colour, explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist, page_student,
-               study, tables)
+from . import (blind, colour, explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist,
+               page_student, study, tables)
 from .recipe import Recipe
 from .runner import CHECKPOINT, NOTE, train_artefact
 
@@ -55,9 +55,10 @@ def targets(root: Path = ROOT) -> dict[str, Target]:
     artefacts = tuple(found)  # whose cards the tables are written from
     found["explorer"] = Target("explorer", explorer.SHOWN, partial(_why_explorer, root),
                                partial(_make_explorer, root), 5)
-    if set(hero.SHOWN) <= set(artefacts):
-        found["hero"] = Target("hero", hero.SHOWN, partial(_why_hero, root),
-                               partial(hero.build, root), 5)
+    for name, of in (("hero", hero), ("blind", blind)):
+        if set(of.SHOWN) <= set(artefacts):
+            found[name] = Target(name, of.SHOWN, partial(_why_digits, of, name, root),
+                                 partial(of.build, root), 5)
     for lesson, one in STUDIES.items():
         needs = {name for recipe in one.recipes.values()
                  for name in recipe.method.requires.values()}
@@ -152,11 +153,11 @@ def _why_explorer(root: Path) -> str:
     return ""
 
 
-def _why_hero(root: Path) -> str:
-    if not (root / "hero" / "digits.json").exists():
+def _why_digits(of, name: str, root: Path) -> str:
+    if not (root / name / "digits.json").exists():
         return "it is missing"
-    before = hero.card(root)["models"]
-    other = [name for name, now in hero.models(root).items() if before.get(name) != now]
+    before = of.card(root)["models"]
+    other = [name for name, now in of.models(root).items() if before.get(name) != now]
     return f"{other[0]} is another now" if other else ""
 
 

@@ -143,6 +143,10 @@ def baseline(n: int = 10) -> dict[str, float]:
     return found
 
 
+POINTS = ("modes", "distance", "points")
+KEPT = {name: () if "modes" in name else POINTS for name in recipes()  # fields of Figure 3 alone
+        if not name.startswith(("weighting", "start"))}
+
 STUDY = Study("dmd-2d", "DMD on mixtures of the plane: points, fields and figures.", recipes(),
               seeds=1, n_images=N_SCORED, hours=0.2, n_frames=13, observe=observe,
-              score=score_copies, baseline=baseline)
+              score=score_copies, baseline=baseline, kept=KEPT)

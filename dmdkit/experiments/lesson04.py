@@ -38,7 +38,9 @@ RECIPES = {
 
 STUDY = Study(
     "dmd-mnist", "Distillations of the teacher: what was seen over training, and their figures.",
-    RECIPES, seeds=3, shown=("student-dmd-paired", "student-dmd", "poster-mnist"), hours=1.0)
+    RECIPES, seeds=3, shown=("student-dmd-paired",), hours=1.0,
+    kept={"student-dmd-paired": ()} | dict.fromkeys(
+        ("DMD", "no regression", "real score only"), ("samples",)))
 
 
 # What exercises ask for, with their arguments.

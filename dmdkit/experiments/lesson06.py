@@ -53,7 +53,8 @@ TWO = ("4 steps", "4 steps, not told", "4 steps, real inputs")
 STUDY = Study(
     "dmd2-mnist", "Distillations without pairs: what was seen over training, and their figures.",
     RECIPES, seeds=dict.fromkeys(THREE, 3) | dict.fromkeys(TWO, 2), hours=3.0,
-    shown=("student-dmd2-no-critic", "student-dmd2"))
+    shown=("student-dmd2-no-critic",), kept={"student-dmd2-no-critic": ()} | dict.fromkeys(
+        ("DMD", "1 : 1", "1 : 2", "1 : 5", "1 : 10"), ("samples", "classes")))
 
 
 def gan_losses(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

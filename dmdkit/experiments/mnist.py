@@ -1,6 +1,7 @@
 """The recipes of every artefact on MNIST that ships, and of the well-known set-up: settings."""
-from ..methods import classifier, ddpm, dmd, dmd2, progressive
+from ..methods import classifier, ddpm, dmd, dmd2
 from ..tasks.mnist import MNIST
+from . import chain
 from .evaluate import Sampling
 from .recipe import Recipe
 
@@ -94,14 +95,11 @@ def stage_name(n_steps: int) -> str:
     return f"progressive-{n_steps}" if n_steps in STAGES else "teacher"
 
 
-def stage(n_steps: int, share: float = 1.0) -> Recipe:
-    """The recipe of one stage. share: of its updates."""
-    first = n_steps == max(STAGES)
-    method = progressive.Settings(n_steps, stage_name(2 * n_steps), GUIDANCE if first else 0.0)
-    steps = "1 DDIM step" if n_steps == 1 else f"{n_steps} DDIM steps"
-    what = f"The teacher progressively distilled to {steps}, guidance {GUIDANCE:g} folded in."
-    n_updates = max(1, round(share * STAGES[n_steps]))
-    return Recipe(what, MNIST, method, n_updates, samplings=(Sampling("ddim", n_steps),))
+def stage(n_steps: int) -> Recipe:
+    """The recipe of one stage."""
+    what = f"The teacher progressively distilled to {{steps}}, guidance {GUIDANCE:g} folded in."
+    return chain.stage(what, MNIST, n_steps, stage_name(2 * n_steps), STAGES[n_steps],
+                       GUIDANCE if n_steps == max(STAGES) else 0.0)
 
 
 RECIPES |= {stage_name(n): stage(n) for n in STAGES}

@@ -13,6 +13,7 @@ from ..train import Training
 from .evaluate import Sampling, labels_of
 
 N_SHOWN, N_NOISED, N_COUNTED = 20, 4, 200
+N_PLAYED = 10  # samples that a player shows
 
 
 class Snapshot(NamedTuple):
@@ -42,6 +43,15 @@ def take(task: Task, training: Training, how: Sampling, n: int = N_COUNTED) -> S
     return Snapshot(kept(x[:N_SHOWN]), x.flatten(1).mean(1).cpu(), _classes(task, x),
                     *(kept(images) for images in seen),
                     _verdicts(task, fake, x, label, shift))
+
+
+def seen(frame) -> dict[str, Tensor]:
+    """What a study keeps of a training at a milestone, a ``runner.Frame``: its snapshot, where it
+    has one."""
+    if not frame.training.snapshot:
+        return {}
+    found = frame.training.snapshot()
+    return found._replace(samples=found.samples[:N_PLAYED])._asdict()
 
 
 def kept(x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,11 +20,7 @@ from ..data import ROOT, RUNS
 from .evaluate import draw, real_samples
 from .recipe import Recipe, Sources
 from .runner import NOTE, Frame, environment, finished, recorded, run, stacked
-
-
-def seen(frame: Frame) -> dict:
-    """What is kept of a training at a milestone: its snapshot, where it has one."""
-    return frame.training.snapshot()._asdict() if frame.training.snapshot else {}
+from .snapshot import seen
 
 
 def scores(study: "Study", recipe: Recipe, training: train.Training, score) -> list[dict]:
@@ -52,6 +49,7 @@ class Study:
         hours: about how long it takes on two CPU cores.
         observe: what is kept of a training at a milestone; score: what its figures are.
         baseline: what real data score; None measures it as the recipes' samples are.
+        kept: what ships of what was seen: by setting, entries of snapshots, () for all. None: all.
     """
     name: str
     what: str
@@ -64,6 +62,7 @@ class Study:
     observe: Callable[[Frame], dict] = seen
     score: Callable[..., list[dict]] = scores
     baseline: Callable[[], dict] | None = None
+    kept: Mapping[str, tuple[str, ...]] | None = None
 
     def runs_of(self, name: str) -> int:
         """How many runs there are of a setting."""
@@ -127,7 +126,8 @@ def build(study: Study, names: list[str] | None = None, root: Path = ROOT) -> Pa
     state, made = _before(study, root)
     shown = dict(_shown(study, root))
     with tqdm(total=sum(map(len, keys.values())), unit="run", desc=study.name) as bar:
-        score = _Scorer(next(iter(chosen.values())))
+        task = next(iter(chosen.values())).task
+        score = cache(task.scorer)  # made when the first run needs it
         for name, recipe in chosen.items():
             done = []
             for seed, key in enumerate(keys[name]):
@@ -135,10 +135,10 @@ def build(study: Study, names: list[str] | None = None, root: Path = ROOT) -> Pa
                 bar.update()
             state[name] = _first(done)
             _note(made, name, recipe, done)
-    state |= shown
+    state = _kept(study, state | shown)
     if names is None or "baseline" not in made:
         made["baseline"] = study.baseline() if study.baseline else score()(
-            *real_samples(score.task, study.n_images))
+            *real_samples(task, study.n_images))
     made |= {"name": study.name, "what": study.what, "images": study.n_images,
              **environment(train.accelerator())}
     if any(one["snapshots"] for one in state.values()):
@@ -160,15 +160,15 @@ def _shown(study: Study, root: Path) -> Iterator[tuple[str, dict]]:
                 yield name, recorded(work)
 
 
-class _Scorer:
-    """A task's scorer, made when the first run needs it."""
-
-    def __init__(self, recipe: Recipe):
-        self.task, self.made = recipe.task, None
-
-    def __call__(self):
-        self.made = self.made or self.task.scorer()
-        return self.made
+def _kept(study: Study, state: dict[str, dict]) -> dict[str, dict]:
+    """What ships of what was seen."""
+    if study.kept is None:
+        return state
+    found = {name: dict(state[name]) for name in study.kept if name in state}
+    for name, run in found.items():
+        entries = study.kept[name] or run["snapshots"]
+        run["snapshots"] = {entry: run["snapshots"][entry] for entry in entries}
+    return found
 
 
 def _before(study: Study, root: Path) -> tuple[dict, dict]:
@@ -195,7 +195,7 @@ def origin(recipe: Recipe) -> dict[str, str]:
     return Sources(recipe.task).origin(recipe.method.requires)
 
 
-def _one(study: Study, recipe: Recipe, kept: Path, score: _Scorer) -> dict:
+def _one(study: Study, recipe: Recipe, kept: Path, score: Callable) -> dict:
     """One run: what was seen, and its entries."""
     if not kept.exists():
         begun, frames = time.perf_counter(), []

@@ -19,6 +19,10 @@ FORMS = {"accuracy": "{:.1%}", "coverage": "{:.3f}", "frechet_distance": "{:.2f}
          "ink": "{:.4f}", "lattice": "{:.0%}", "precision": "{:.3f}"}
 COLOUR_HEADS = ["Fréchet distance, patches of colour", "Inception", "precision", "coverage"]
 PAPER = (("paper", "ink"), ("paper", "lattice"))
+# In colour with classes there is a classifier's space too.
+CLASSES = (("classifier", "frechet_distance"), *COLOUR[:2], ("classifier", "accuracy"),
+           ("classifier", "coverage"))
+CLASSES_HEADS = ["Fréchet distance, classifier", *COLOUR_HEADS[:2], "right classes", "coverage"]
 
 # README's table: what a line is called, the artefact, its sampler, steps and guidance.
 LINES = (
@@ -104,13 +108,20 @@ def long(root: Path = ROOT) -> str:
     parts = [f"### Clean paper\n\n{clean_paper(root)}"]
     for name, card in cards(root).items():
         rows = sorted(results.rows(name, card))
-        colour = bool(results.select(rows, space="patches"))
-        lines = list(_lines(rows, COLOUR if colour else METRICS))
-        if len(lines) > 1:
-            head = [*DRAWN, *(COLOUR_HEADS if colour else HEADS)]
-            table = results.markdown(head, lines)
+        metrics, heads = _columns(rows)
+        if any(row.sampler != REAL for row in rows):
+            table = results.markdown([*DRAWN, *heads], _lines(rows, metrics))
             parts.append(f"### {name}\n\n{card['what']}\n\n{table}")
     return "\n\n".join(parts)
+
+
+def _columns(rows: list[Row]) -> tuple:
+    """The metrics of an artefact's table, and what its head calls them."""
+    if not results.select(rows, space="patches"):
+        return METRICS, HEADS
+    if results.select(rows, space="classifier"):
+        return CLASSES, CLASSES_HEADS
+    return COLOUR, COLOUR_HEADS
 
 
 def _lines(rows: list[Row], metrics=METRICS) -> Iterator[list[str]]:

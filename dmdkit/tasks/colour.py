@@ -8,12 +8,12 @@ from ..methods.perceptual import announce
 from ..metrics import Scorer, Space
 from ..schedule import cosine
 
-SHAPE, PATCH = (3, 32, 32), 2
+SHAPE, PATCH, CHANNELS = (3, 32, 32), 2, (24, 32, 48)
 
 
-def denoiser(channels: tuple[int, ...], classes: int = 0) -> Denoiser:
+def denoiser(classes: int = 0) -> Denoiser:
     """A fresh Denoiser: a picture enters with 2 × 2 neighbours as channels."""
-    net = nets.unet(SHAPE, channels, patch=PATCH, n_classes=classes)
+    net = nets.unet(SHAPE, CHANNELS, patch=PATCH, n_classes=classes)
     return Denoiser(net, cosine(), "v", PATCH, classes)
 
 

@@ -47,5 +47,5 @@ TERMS = ("Learned from CelebA (Liu et al. 2015, Deep Learning Face Attributes in
 
 FACES = Task(
     "faces", colour.SHAPE, 0, faces,
-    networks={"network": partial(colour.denoiser, (24, 32, 48)), "documented": documented},
+    networks={"network": colour.denoiser, "documented": documented},
     make_scorer=scorer, read_baseline=partial(half, False), terms=TERMS)

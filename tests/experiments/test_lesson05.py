@@ -34,14 +34,6 @@ def test_the_chain_halves_from_the_teachers_512_steps_to_one():
         assert before == f"progressive-{n}"
 
 
-def test_a_stage_of_a_share_of_the_updates_is_otherwise_the_same():
-    for n, n_updates in STAGES.items():
-        quarter = stage(n, 0.25)
-        assert quarter.n_steps == round(n_updates / 4)
-        assert quarter.changed(n_steps=n_updates) == stage(n)
-    assert stage(1, 1e-9).n_steps == 1
-
-
 def test_the_chain_needs_no_more_evaluations_than_the_teachers_own_training():
     """A backward pass counts as two forward passes."""
     teacher = mnist.RECIPES["teacher"]

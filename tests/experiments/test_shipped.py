@@ -4,7 +4,8 @@ import torch
 from diffusers import LCMScheduler, UNet2DModel
 
 from dmdkit import data, noise, schedule, store
-from dmdkit.experiments import lesson03, lesson05, lesson06, mnist, results, study, tables
+from dmdkit.experiments import (colour, lesson03, lesson05, lesson06, mnist, results, study,
+                                tables)
 from dmdkit.experiments.build import RECIPES, STUDIES, UNSHIPPED
 from dmdkit.experiments.evaluate import Sampling, draw
 from dmdkit.experiments.mnist import GUIDANCE, STAGES
@@ -49,10 +50,43 @@ def test_every_row_of_a_card_is_whole(name):
     assert all(0 <= row.value <= 1 for row in found if row.metric in ("accuracy", "coverage"))
 
 
+def test_everything_that_draws_has_a_table_in_the_spaces_that_it_was_scored_in():
+    parts = {part.split("\n")[0]: part for part in tables.long().split("### ")}
+    for name in SHIPPED:
+        spaces = {row.space for row in results.rows(name, store.card(name)) if row.sampler != REAL}
+        assert (name in parts) == bool(spaces), name
+        if spaces:
+            assert ("patches" in spaces) == ("patches of colour" in parts[name]), name
+            assert ("judge" in spaces) == ("second space" in parts[name]), name
+    assert "right classes" in parts["student-cifar10"]
+
+
 def test_the_classifiers_know_the_digits():
     for name in ("classifier", "judge"):
         entry, = store.card(name)["results"]
         assert entry["values"]["test"]["accuracy"] > 0.99
+
+
+def test_the_classifier_of_things_knows_them():
+    entry, = store.card("classifier-cifar10")["results"]
+    assert entry["values"]["test"]["accuracy"] > 0.8
+
+
+def test_one_step_draws_what_it_was_asked_for_nearly_as_often_as_its_teachers_hundred():
+    where = {"images": 2000, "noise": "report"}
+    many, = figures("teacher-cifar10", "accuracy", n_steps=100, guidance=colour.GUIDANCE, **where)
+    one = figures("student-cifar10", "accuracy", **where)
+    assert len(one) == 3 and min(one) >= 0.6 and 0.9 * many < min(one) < many
+
+
+@torch.no_grad()
+def test_the_student_of_things_draws_what_it_is_asked_for():
+    student, judge = store.load("student-cifar10"), store.load("classifier-cifar10")
+    label = torch.arange(10).repeat(20)
+    z = torch.randn(200, 3, 32, 32, generator=noise.generator("selection", 1))
+    right = judge(student.generate(z, label)).argmax(1) == label
+    assert right.float().mean() > 0.6
+    assert (right.view(20, 10).float().mean(0) >= 0.5).sum() >= 6
 
 
 @pytest.mark.parametrize("name, sampler, n_steps", [
@@ -173,13 +207,14 @@ def test_a_studys_card_has_the_figures_of_every_run_of_every_setting(lesson):
 def test_what_was_seen_of_a_study_is_of_its_settings(lesson):
     one = STUDIES[lesson]
     seen = study.load(one)
-    assert set(one.recipes) <= set(seen) <= set(one.recipes) | set(one.shown)
+    assert list(seen) == list(one.kept) and set(one.shown) <= set(seen)
     for name, run in seen.items():
         n_frames = len(run["steps"])
         assert run["steps"][0] == 0
         if name in one.recipes:
             recipe = one.recipe(name)
             assert run["steps"][-1] == recipe.n_steps * recipe.method.updates[0]
+        assert set(one.kept[name] or run["snapshots"]) == set(run["snapshots"])
         for key, value in run["snapshots"].items():
             assert len(value) == n_frames, (name, key)
 

@@ -14,7 +14,7 @@ from dmdkit import files, store, train
 from dmdkit.experiments import build, runner, study
 from dmdkit.experiments.evaluate import draw
 from dmdkit.experiments.recipe import Sources
-from dmdkit.experiments.snapshot import Snapshot
+from dmdkit.experiments.snapshot import N_PLAYED, Snapshot
 from dmdkit.experiments.study import Study
 
 SHORT = STUDENT.changed(n_steps=2, n_pairs=0, solver_steps=8)
@@ -60,7 +60,7 @@ def test_a_study_keeps_what_was_seen_of_its_first_run_and_every_runs_figures():
     assert list(seen) == list(card["settings"]) == ["with", "without"]
     one = seen["with"]
     assert one["steps"].tolist() == [0, 1, 2] and list(one["snapshots"]) == list(Snapshot._fields)
-    assert one["snapshots"]["samples"].shape == (3, 20, 2)
+    assert one["snapshots"]["samples"].shape == (3, N_PLAYED, 2)
     assert one["brightness"].shape == (2, 3) and seen["without"]["brightness"].shape == (1, 3)
     means = one["snapshots"]["brightness"].mean(1)
     torch.testing.assert_close(one["brightness"][0], means)
@@ -87,6 +87,16 @@ def test_a_figure_is_what_the_averaged_students_samples_score():
     assert values == [entry["values"]["plane"]["frechet_distance"] for entry in runs]
     assert values[0] != values[1]
     assert card["baseline"]["plane"]["precision"] <= 1
+
+
+def test_what_no_lesson_shows_does_not_ship_and_its_figures_do(copy):
+    one = replace(ONE, kept={"with": ("samples", "classes")})
+    study.build(one, root=copy)
+    seen, card = study.load(one, copy), study.card(one, copy)
+    assert list(seen) == ["with"] and list(seen["with"]["snapshots"]) == ["samples", "classes"]
+    assert torch.equal(seen["with"]["brightness"],
+                       study.load(ONE, built())["with"]["brightness"])
+    assert {entry["setting"] for entry in card["results"]} == {"with", "without"}
 
 
 def test_figures_are_asked_for_by_setting_and_sampler():

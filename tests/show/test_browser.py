@@ -178,6 +178,7 @@ def test_a_player_of_images_in_colour(open_page):
     rgb = player.locator(".panels canvas").first.evaluate(
         "c => [...c.getContext('2d').getImageData(3, 5, 1, 1).data]")
     assert rgb == [*stack(2, 2, 16, 16, 3)[0, 1, 5, 3].tolist(), 255]
+    assert player.get_by_role("checkbox", name="mark what differs from a: darker lighter").count()
 
 
 def test_panels_are_compared_with_the_first(open_page):

@@ -131,6 +131,17 @@ def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets
     assert {"matching", "regression"} <= set(frames[-1].values)
 
 
+def test_the_chain_of_the_faces_halves_and_each_stage_runs(sets):
+    teacher = faces.FACES.network("network").eval()
+    counts = list(colour.STAGES)
+    assert counts == [2**k for k in range(5, -1, -1)]
+    for n, before in zip(counts, ("teacher-faces", *map(colour.stage_name, counts))):
+        recipe = short(colour.stage_name(n), warmup=0)
+        assert recipe.method.teacher == before and recipe.samplings[0].n_steps == n
+        frames = list(runner.run(recipe, 2, train.accelerator(True), **{before: teacher}))
+        assert frames[-1].values["loss"][0] > 0
+
+
 def test_the_documented_cifar10_set_up_runs_on_a_folder_of_the_same_format(tmp_path, sets,
                                                                            monkeypatch):
     from diffusers import DDPMScheduler, UNet2DModel

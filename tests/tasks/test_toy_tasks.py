@@ -10,6 +10,7 @@ from dmdkit.denoiser import Denoiser
 from dmdkit.experiments import evaluate, runner
 from dmdkit.experiments.evaluate import Sampling
 from dmdkit.experiments.recipe import Recipe
+from dmdkit.experiments.snapshot import N_PLAYED
 from dmdkit.experiments.study import Study
 from dmdkit.experiments import study
 from dmdkit.methods import ddpm, dmd, dmd2, progressive
@@ -107,7 +108,7 @@ def test_a_study_of_another_task_keeps_what_was_seen(task, tmp_path, monkeypatch
     study.build(one, root=tmp_path)
     seen, card = study.load(one, tmp_path), study.card(one, tmp_path)
     assert seen["with"]["steps"].tolist() == [0, 1, 2]
-    assert seen["with"]["snapshots"]["samples"].shape == (3, 20, *task.shape)
+    assert seen["with"]["snapshots"]["samples"].shape == (3, N_PLAYED, *task.shape)
     assert seen["with"]["snapshots"]["discriminator"].shape[:2] == (3, 2)
     space = next(iter(card["baseline"]))
     assert len(study.values(card, "without", space, "frechet_distance")) == 2

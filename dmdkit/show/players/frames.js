@@ -96,8 +96,9 @@ function marksIn(side, marks, show) {
   const box = make(label, "input", {type: "checkbox"});
   const name = spec.axes[spec.panels][1][0];
   make(label, "span", {textContent: `mark what differs from ${name}:`});
-  make(label, "b", {className: "more", textContent: "more ink"});
-  make(label, "b", {className: "less", textContent: "less ink"});
+  const words = spec.kind === "photo" ? ["darker", "lighter"] : ["more ink", "less ink"];
+  make(label, "b", {className: "more", textContent: words[0]});
+  make(label, "b", {className: "less", textContent: words[1]});
   box.onchange = () => { marks.on = box.checked; show(); };
 }
 

@@ -23,6 +23,7 @@ from .choices import Axes
 BESIDE, ABOVE, TALL = 340, 848, 252  # CSS pixels for panels beside or above the controls; height
 STRIP, GUTTER = 4, 8     # how many times as wide as high a row of pictures is; pixels between panels
 GREYS = 24               # shades that a player of grey pictures has
+PALETTE = 256            # colours that a PNG file in a palette can have
 THUMBNAIL, WIDE = 56, 840  # dots that a frame of the contact sheet, and all of it, are wide
 
 
@@ -66,7 +67,7 @@ def of_images(images: Tensor) -> Tensor:
     return images.movedim(-3, -1)
 
 
-def in_few_colours(frames: Tensor, n: int = 256) -> Tensor:
+def in_few_colours(frames: Tensor, n: int = PALETTE) -> Tensor:
     """Frames in colour (…, H, W, 3) uint8 in n colours in all: a player of photographs then takes a
     third of the space."""
     strip = Image.fromarray(frames.flatten(0, -3).numpy())
@@ -142,7 +143,7 @@ def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str
     at = choices.positions(axes, start, at_end=slider)
     rows = rows or panels or next((name for name in axes if len(axes[name]) > 1), slider)
     chosen = {name: axes[name][i] for name, i in zip(axes, at) if name not in (rows, slider)}
-    colours = None if frames.ndim == len(axes) + 3 else GREYS
+    colours = PALETTE if frames.ndim == len(axes) + 3 else GREYS
     still = page.png(contact_sheet(frames, axes, rows, title, **chosen), colours=colours)
     return assembled(frames, axes, at, still, title, panels, notes, caption)
 
