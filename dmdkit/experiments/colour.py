@@ -1,4 +1,6 @@
 """The recipes in colour: what ships, and the well-known set-ups. Settings."""
+from dataclasses import replace
+
 from ..methods import classifier, ddpm, dmd
 from ..tasks.cifar10 import CIFAR10
 from ..tasks.faces import FACES
@@ -33,7 +35,7 @@ CIFAR10_RECIPES = {
         "Class-conditional DDPM on CIFAR-10: v-prediction, cosine schedule with zero terminal "
         "SNR, T = 1024.",
         CIFAR10, ddpm.Settings(lr=1.5e-3, warmup=200, ema=0.9995), 18_000,
-        samplings=(*PLAIN, *(Sampling("ddim", n, GUIDANCE) for n in (100, 16, 1)))),
+        samplings=tuple(replace(how, guidance=GUIDANCE) for how in PLAIN)),
     "student-cifar10": Recipe(
         "One-step student of teacher-cifar10 by Distribution Matching Distillation.",
         CIFAR10, dmd.Settings("teacher-cifar10", guidance=GUIDANCE, updates=(1, 2), lr=5e-4,

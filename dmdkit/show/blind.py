@@ -15,10 +15,13 @@ DPI = 170  # at which a digit has eight times its size
 def pages(folder: Path | str, seed: int = 0) -> list[Path]:
     """All digits that ``blind.load`` has, shuffled, 30 on a page and eight times their size, as PNG
     files in ``folder``; returns their paths. A digit's place is the sum of what stands at its row
-    and its column: ``blind.by_way`` takes the places of what you call faulty, and this ``seed``."""
+    and its column: ``blind.by_way`` takes the places of what you call faulty, and this ``seed``.
+    Raises ValueError for a folder that has something in it."""
     digits = torch.cat(list(blind.load().values()))[blind.shuffled(seed)]
     folder, made = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; name a folder that is, or a new one.")
     files.check_writable(folder)
     for first in range(0, len(digits), COLUMNS * LINES):
         part = digits[first:first + COLUMNS * LINES, None]

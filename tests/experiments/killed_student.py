@@ -10,6 +10,7 @@ import signal
 import traceback
 from pathlib import Path
 
+import torch
 from toys import STUDENT, bytes_of, equal, trained
 
 from dmdkit import disk, files, store, train
@@ -69,6 +70,7 @@ def killed_at(write: int, work) -> int:
 
 
 def main(here: Path) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork: the child would wait for them
     short = STUDENT.changed(n_steps=2, updates=(1, 1))
     student(here / "whole", short)
     steps, seen, logged = kept(here / "whole")

@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from conftest import refused
+from PIL import Image
 
 from dmdkit import noise, store
 from dmdkit.data import ROOT, to_uint8
@@ -75,3 +76,6 @@ def test_it_is_out_of_date_when_a_model_is_another(copy, monkeypatch):
 def test_pages_show_all_digits_shuffled(tmp_path):
     made = show.pages(tmp_path / "pages", seed=3)
     assert len(made) == 17 and all(path.exists() for path in made)
+    with refused(ValueError, "is not empty"):
+        show.pages(tmp_path / "pages")
+    assert Image.open(made[0]).width > 6 * 8 * 28  # six digits, eight times their size
