@@ -6,7 +6,7 @@ line; a state, nested dicts and lists of tensors, has one over all of it.
 import hashlib
 import json
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,15 @@ __all__ = ["Lines", "append_line", "as_json", "as_line", "check_writable", "dama
 
 def versions(*packages: str) -> dict[str, str]:
     """The installed versions of ``packages``, and of dmdkit, torch and diffusers, for a card."""
-    return {package: version(package) for package in ("dmdkit", "torch", "diffusers", *packages)}
+    return {package: _version(package) for package in ("dmdkit", "torch", "diffusers", *packages)}
+
+
+def _version(package: str) -> str:
+    """A clone that is on Python's path alone has none, which must not cost a training its end."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def read_text(path: Path) -> str:

@@ -168,8 +168,8 @@ def _files_of(net: nn.Module, half: bool) -> dict[str, bytes]:
                 "patch": net.patch, "n_classes": net.n_classes}
         content["denoiser.json"] = files.as_json(spec).encode("utf-8")
         if sampled_by_diffusers(net):
-            made = scheduler(net.schedule, net.prediction)
-            content["scheduler_config.json"] = made.to_json_string().encode("utf-8")
+            made = json.loads(scheduler(net.schedule, net.prediction).to_json_string())
+            content["scheduler_config.json"] = json.dumps(made).encode("utf-8")  # it has T betas: one line
     return content
 
 
@@ -210,7 +210,7 @@ def scheduler(table: schedule.Schedule, prediction: str):
     if prediction not in PREDICTION_TYPES:
         raise ValueError(f"diffusers samples networks that predict {', '.join(PREDICTION_TYPES)}, "
                          f"not {prediction!r}.")
-    betas = table.betas().clamp(max=ALMOST_ONE).tolist()
+    betas = [float(f"{beta:.8g}") for beta in table.betas().clamp(max=ALMOST_ONE).tolist()]
     from diffusers import DDIMScheduler  # seconds that a look at a card need not wait for
     return DDIMScheduler(
         num_train_timesteps=table.T, trained_betas=betas, clip_sample=False,

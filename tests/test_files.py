@@ -196,3 +196,4 @@ def test_versions_are_those_that_are_installed():
     found = files.versions("tqdm")
     assert set(found) == {"dmdkit", "torch", "diffusers", "tqdm"}
     assert found["tqdm"] == tqdm.__version__
+    assert files.versions("a_clone_on_the_path")["a_clone_on_the_path"] == "not installed"

@@ -375,12 +375,14 @@ def test_a_shipped_artefact_loads_and_its_card_says_what_it_is(name):
 
 def test_of_a_few_only_the_card_ships():
     """Stages of the chain that draw what their neighbours draw, the faces' chain, the first halves
-    of trainings, a student that is only measured, and a teacher to lead another away from."""
+    of trainings, students that are only measured, a teacher to lead another away from, and one that
+    shows what a GPU gives."""
     cards = sorted(set(store.names()) - set(SHIPPED))
     stages = [f"progressive-{n}" for n in (128, 16, 256, 32, 512, 64)]
     faces = [f"progressive-faces-{n}" for n in (1, 16, 2, 32, 4, 8)]
-    students = ["student-dmd2-4step-no-critic", "student-dmd2-no-critic", "student-regression"]
-    assert cards == sorted([*stages, *faces, *students, "teacher-weak"])
+    students = ["student-dmd2-4step-no-critic", "student-dmd2-control", "student-dmd2-no-critic",
+                "student-regression"]
+    assert cards == sorted([*stages, *faces, *students, "teacher-long", "teacher-weak"])
     for name in cards:
         assert store.card(name)["results"]
         with refused(RuntimeError, f"Of '{name}' only the card ships.*train {name}`"):

@@ -482,6 +482,7 @@ def test_what_takes_too_long_is_stopped_with_all_that_it_started(capsys):
 def machine(monkeypatch) -> dict[str, tuple[str, bool]]:
     """What commands print and whether they end well, by a word in them."""
     answers = {"torch.cuda": ('{"torch": "9", "gpu": "H"}\n', True),
+               "DMDKIT_GPU=1": ("5 passed in 3s\n", True),
                "pytest": ("FAILED tests/test_a.py::test_b\n1 failed, 20 passed in 9s\n", False),
                "benchmark": ('Timing.\n{"teacher": {"step_s": 0.5}}\nout of memory\n', False)}
 
@@ -495,29 +496,30 @@ def machine(monkeypatch) -> dict[str, tuple[str, bool]]:
 
 def test_a_report_holds_what_was_found_before_something_failed(machine, tmp_path):
     with pytest.raises(SystemExit) as caught:
-        gpu_report.main(str(tmp_path / "gpu.json"), str(tmp_path / "site"))
+        gpu_report.main(str(tmp_path / "gpu.json"))
     report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert caught.value.code == 1 and report["machine"] == {"torch": "9", "gpu": "H"}
-    assert report["tests"]["failures"] == ["tests/test_a.py::test_b"]
-    assert (report["tests"]["passed"], report["tests"]["failed"]) == (20, 1)
+    assert report["on the GPU"]["passed"] == 5 and report["on the GPU"]["failures"] == []
+    beside = report["beside it"]
+    assert beside["failures"] == ["tests/test_a.py::test_b"]
+    assert (beside["passed"], beside["failed"]) == (20, 1)
     assert report["recipes"]["found"] == {"teacher": {"step_s": 0.5}}
     assert report["recipes"]["last_lines"][-1] == "out of memory"
 
 
 def test_a_report_of_a_sound_machine_ends_well(machine, tmp_path):
     machine |= {"pytest": ("20 passed in 9s\n", True), "benchmark": ('{"teacher": {}}\n', True)}
-    gpu_report.main(str(tmp_path / "gpu.json"), str(tmp_path / "site"))
+    gpu_report.main(str(tmp_path / "gpu.json"))
     assert (tmp_path / "gpu.json").exists()
 
 
 def test_a_missing_gpu_or_package_is_told_before_any_work(machine, tmp_path, monkeypatch):
     machine["torch.cuda"] = ('{"torch": "9", "gpu": null}\n', True)
-    arguments = (str(tmp_path / "gpu.json"), str(tmp_path / "site"))
     with pytest.raises(SystemExit, match="no NVIDIA GPU here.*--cpu"):
-        gpu_report.main(*arguments)
+        gpu_report.main(str(tmp_path / "gpu.json"))
     monkeypatch.setattr(gpu_report, "NEEDED", ("torch", "lpips_of_another_planet"))
     with pytest.raises(SystemExit, match="lacks lpips_of_another_planet: .* WHEELS"):
-        gpu_report.main(*arguments)
+        gpu_report.main(str(tmp_path / "gpu.json"))
     assert not list(tmp_path.iterdir())
 
 

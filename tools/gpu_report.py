@@ -8,16 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS, OF_TESTS = 450, 210  # in all, and of the tests at most
+SECONDS, OF_RECIPES = 450, 150  # in all, and of the recipes at most
 NEEDED = ("torch", "torchvision", "diffusers", "accelerate", "torchmetrics", "lpips", "scipy",
           "safetensors", "tqdm", "matplotlib", "PIL", "ipywidgets", "pytest", "nbformat", "yaml")
-# Pictures, notebooks and the repository itself are the same on every machine.
-TESTS = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--ignore=tests/show",
-         "--ignore=tests/test_repository.py", "--ignore=tests/test_tools.py", "tests")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+ON_GPU = ("env", "DMDKIT_GPU=1", *PYTEST, "tests/test_gpu.py")
+# The others compute on the CPU beside the GPU. Pictures, notebooks and the repository itself are the
+# same on every machine.
+BESIDE = (*PYTEST, "--ignore=tests/show", "--ignore=tests/test_repository.py",
+          "--ignore=tests/test_tools.py", "tests")
 MACHINE = """
 import json, platform, torch
 found = {"python": platform.python_version(), "torch": torch.__version__, "gpu": None}
@@ -57,11 +59,10 @@ def json_objects(text: str) -> dict:
     return found
 
 
-def tests(seconds: float) -> dict:
-    """How the tests ended: counts, and the names of those that failed."""
-    several = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+def tests(command: tuple[str, ...], seconds: float) -> dict:
+    """How tests ended: counts, and the names of those that failed."""
     begun = time.monotonic()
-    text, well = run([sys.executable, *TESTS, *several], seconds)
+    text, well = run([*command], seconds)
     ends = re.findall(r"(\d+) (passed|failed|errors?)", text)
     counts = {what: int(count) for count, what in ends}
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
@@ -81,18 +82,7 @@ def seconds_since(begun: float) -> float:
     return round(time.monotonic() - begun, 1)
 
 
-def register(site: Path) -> None:
-    """Cards name dmdkit's version: give the clone one where it is not installed."""
-    try:
-        version("dmdkit")
-    except PackageNotFoundError:
-        folder = site / "dmdkit-0.dist-info"
-        folder.mkdir(parents=True)
-        text = "Metadata-Version: 2.1\nName: dmdkit\nVersion: 0\n"
-        (folder / "METADATA").write_text(text, encoding="utf-8")
-
-
-def main(target: str, site: str, *options: str) -> None:
+def main(target: str, *options: str) -> None:
     """Raises SystemExit at the start if something is missing, at the end if something failed."""
     begun = time.monotonic()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -102,13 +92,15 @@ def main(target: str, site: str, *options: str) -> None:
     machine = json_objects(run([sys.executable, "-c", MACHINE], 120)[0])
     if not machine.get("gpu") and "--cpu" not in options:
         raise SystemExit("PyTorch sees no NVIDIA GPU here. For a rehearsal: tools/on_gpu.sh --cpu")
-    register(Path(site))
-    report = {"machine": machine, "tests": tests(OF_TESTS)}
-    report["recipes"] = recipes(SECONDS - (time.monotonic() - begun), list(options))
+    several = ("-n", "4", "--dist", "loadfile") if importlib.util.find_spec("xdist") else ()
+    on_gpu = ON_GPU if machine.get("gpu") else (*PYTEST, "tests/test_gpu.py")
+    report = {"machine": machine, "on the GPU": tests(on_gpu, OF_RECIPES),
+              "recipes": recipes(OF_RECIPES, list(options))}
+    report["beside it"] = tests((*BESIDE, *several), SECONDS - (time.monotonic() - begun))
     text = json.dumps(report | {"seconds": seconds_since(begun)}, indent=1, ensure_ascii=False)
     Path(target).write_text(text + "\n", encoding="utf-8")
     print(text)
-    if not (report["tests"]["ended_well"] and report["recipes"]["ended_well"]):
+    if not all(report[part]["ended_well"] for part in ("on the GPU", "recipes", "beside it")):
         raise SystemExit(1)
 
 

@@ -9,9 +9,7 @@ written in notebooks/solutions, where exercises have their solutions. notebooks/
 exercises are blank, and what a learner is asked to predict is folded. Pictures are stored there
 alone, since a clone would hold each of them twice; the solutions keep their words.
 """
-import base64
 import copy
-import io
 import os
 import re
 import sys
@@ -19,7 +17,6 @@ import time
 from pathlib import Path
 
 import nbformat
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 # By name, not by pattern: a trusted notebook's outputs run scripts, so a stranger's is not trusted.
@@ -46,7 +43,6 @@ if "google.colab" in sys.modules and (found is None or found.origin is None):
     importlib.invalidate_caches()'''
 SETUP_METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["setup"]}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-LARGE = 100_000  # characters of a picture
 SMALL = 10_000  # characters of an output that the solutions keep
 PREDICT = re.compile(r"^\W*\*\*Predict\b", re.MULTILINE)
 FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}  # as JupyterLab writes it
@@ -139,17 +135,6 @@ def _is_progress(output: nbformat.NotebookNode) -> bool:
         return not output.text
     data = output.get("data", {})
     return WIDGET in data and bool(PROGRESS.search(data.get("text/plain", "")))
-
-
-def lighter(outputs: list) -> None:
-    """Store large pictures in a palette of 256 colours, which no figure here needs more than."""
-    for output in outputs:
-        picture = output.get("data", {}).get("image/png", "")
-        if len(picture) > LARGE:
-            image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
-            small = io.BytesIO()
-            image.quantize(256, Image.Quantize.MEDIANCUT).save(small, "png", optimize=True)
-            output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 
 # The editions
@@ -246,7 +231,6 @@ def with_outputs(notebook: nbformat.NotebookNode,
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell.id in gave:
             cell.outputs, cell.execution_count = gave[cell.id].outputs, gave[cell.id].execution_count
-            lighter(cell.outputs)
     return notebook
 
 

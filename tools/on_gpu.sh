@@ -22,4 +22,4 @@ if [ -n "${WHEELS:-}" ]; then
   "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$site" "$WHEELS"/*.whl || exit 1
 fi
 export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}"
-"$PYTHON" -u tools/gpu_report.py "$OUT/gpu.json" "$site" "$@" 2>&1 | tee "$OUT/gpu.txt"
+"$PYTHON" -u tools/gpu_report.py "$OUT/gpu.json" "$@" 2>&1 | tee "$OUT/gpu.txt"

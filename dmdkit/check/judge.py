@@ -102,7 +102,8 @@ class Judge:
     def _start(self) -> subprocess.Popen:
         kit = self.home / "kit" / "dmdkit" / "check" / "worker.py"
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        environment |= {"OMP_NUM_THREADS": "1", "HOME": str(self.home), "TMPDIR": str(self.home)}
+        environment |= {"OMP_NUM_THREADS": "1", "HOME": str(self.home), "TMPDIR": str(self.home),
+                        "CUDA_VISIBLE_DEVICES": ""}  # neither it nor autograd survives a fork
         with open(self.home / "log", "wb") as log:
             worker = subprocess.Popen([sys.executable, "-I", str(kit)], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, stderr=log, text=True,

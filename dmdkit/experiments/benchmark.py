@@ -37,6 +37,15 @@ def benchmark(recipe: Recipe, accelerator, n: int = 10) -> dict:
     return found | environment(accelerator)
 
 
+def entries(name: str, recipe: Recipe, accelerator, speeds: bool = True) -> dict:
+    """What a card says of a recipe's speed: "throughput", and of a student that ships "speed". Raises
+    what ``benchmark`` and ``speed`` raise."""
+    found = {"throughput": benchmark(recipe, accelerator)}
+    if speeds and isinstance(recipe.method, Distillation) and name in store.names(ROOT):
+        found["speed"] = speed(name, recipe, accelerator)
+    return found
+
+
 def speed(name: str, recipe: Recipe, accelerator, repeats: int = 3) -> dict:
     """A student's sampling against ``STEPS`` DDIM steps of its teacher for the same samples, in
     seconds: medians, timed in turns in one run. Without guidance a step of the teacher is one

@@ -1,4 +1,6 @@
 """The recipes of every artefact on MNIST that ships, and of the well-known set-up: settings."""
+from dataclasses import replace
+
 from ..methods import classifier, ddpm, dmd, dmd2
 from ..tasks.mnist import MNIST
 from . import chain
@@ -32,6 +34,7 @@ TTUR_4 = dmd2.Settings(guidance=GUIDANCE, lr=7e-4, fake_lr=1e-3, ema=0.998, stud
                        step_aware=True)
 DMD2 = dmd2.Settings(start="student-dmd2-no-critic", guidance=GUIDANCE, lr=3e-4, fake_lr=1e-3,
                      ema=0.998, **ADVERSARIAL)
+CONTROL = replace(DMD2, generator_weight=0.0, discriminator_weight=0.0)
 DMD2_4 = dmd2.Settings(start="student-dmd2-4step-no-critic", guidance=GUIDANCE, lr=3e-4,
                        fake_lr=1e-3, ema=0.998, student_steps=4, step_aware=True, **ADVERSARIAL)
 
@@ -47,6 +50,9 @@ RECIPES = {
         n_steps=1000, samplings=(Sampling("ddim", 16),),
         what="The teacher's network and recipe, but 1,000 steps: to lead the teacher away from, "
              "and for an ablation."),
+    "teacher-long": TEACHER.changed(
+        n_steps=7400, batch_size=256, ema=0.9995, samplings=PLAIN[:3],
+        what="The teacher's network on twice as many images, in batches that a GPU takes."),
     "student-dmd-paired": Recipe(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression "
         "compares layers of the classifier in whose features one Fréchet distance is taken.",
@@ -66,6 +72,9 @@ RECIPES = {
         "One-step student of the teacher by DMD2: student-dmd2-no-critic, trained on with a "
         "discriminator.",
         MNIST, DMD2, 800, 32, samplings=(Sampling("multistep", 1),)),
+    "student-dmd2-control": Recipe(
+        "student-dmd2-no-critic, trained on as student-dmd2 is, but without the discriminator.",
+        MNIST, CONTROL, 800, 32, samplings=(Sampling("multistep", 1),)),
     "student-dmd2-4step-no-critic": Recipe(
         "Four-step student of the teacher by DMD2 with backward simulation: two time scales, no "
         "pairs, no discriminator yet. Its fake score was told which step made a sample.",

@@ -2,6 +2,7 @@
 import copy
 import json
 import os
+import subprocess
 
 import pytest
 import torch
@@ -58,6 +59,21 @@ def test_a_perfect_submission_gets_all_points_and_a_blank_one_none(lesson, judge
     blank = report_on(notebook(lesson), judge)
     assert blank.points == 0 and blank.of == perfect.points
     assert all("Not written yet" in result.fault for result in blank.results)
+
+
+def test_learners_functions_run_where_no_gpu_is_seen(monkeypatch):
+    started = []
+
+    class Worker(subprocess.Popen):
+        def __init__(self, *args, env, **kwargs):
+            started.append(env)
+            super().__init__(*args, env=env, **kwargs)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(subprocess, "Popen", Worker)
+    with Judge(seed=0) as judge:
+        assert judge.fault("ex_3_1", "def kl_gradient(*args): raise NotImplementedError")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == [""]
 
 
 def test_a_submission_that_is_half_right_gets_the_points_of_that_half(judge):

@@ -354,6 +354,21 @@ def test_benchmark_times_a_step_and_a_student(call, monkeypatch):
     assert SMALL["poster-teacher"] not in timed  # its teacher does not ship
 
 
+def test_of_all_recipes_the_benchmark_leaves_out_what_is_not_here_and_of_one_it_says_so(
+        call, monkeypatch):
+    def timed(recipe, accelerator):
+        if recipe == SMALL["student-dmd"]:
+            raise RuntimeError("Of 'its-start' only the card ships.")
+        return {"step_s": 1.0}
+
+    monkeypatch.setattr(benchmark, "benchmark", timed)
+    status, out, _ = call("benchmark", "all", "--cpu")
+    assert status == 0 and "student-dmd is left out. Of 'its-start' only the card ships." in out
+    assert '"teacher": {' in out and '"student-dmd": {' not in out
+    status, out, err = call("benchmark", "student-dmd", "--cpu")
+    assert status == 1 and "only the card ships" in err
+
+
 def test_a_saved_benchmark_takes_the_place_of_the_earlier_one(monkeypatch):
     store.save(dot_network(), Path("data/one"), {"throughput": {"step_s": 1.0, "share": 0.5},
                                                  "results": []})

@@ -91,7 +91,7 @@ def test_the_player_is_self_contained_and_bundles_a_picture_and_text():
     assert bundle.html.count("</script>") == 1
     assert 'onclick="x"' not in bundle.html.split("<script>")[0]
     assert pixels(bundle.png).std() > 0 and "training 0% 50% 100%, t 50 400" in repr(bundle)
-    assert set(bundle._repr_mimebundle_()) == {"text/html", "image/png", "text/plain"}
+    assert set(bundle._repr_mimebundle_()) == {"text/html", "text/plain"}
 
 
 def test_the_figure_draws_the_chosen_part():

@@ -144,7 +144,7 @@ def player(frames: Tensor, axes: Axes, *, start: dict | None = None, panels: str
     rows = rows or panels or next((name for name in axes if len(axes[name]) > 1), slider)
     chosen = {name: axes[name][i] for name, i in zip(axes, at) if name not in (rows, slider)}
     colours = PALETTE if frames.ndim == len(axes) + 3 else GREYS
-    still = page.png(contact_sheet(frames, axes, rows, title, **chosen), colours=colours)
+    still = page.png(contact_sheet(frames, axes, rows, title, **chosen), 70, colours)
     return assembled(frames, axes, at, still, title, panels, notes, caption)
 
 

@@ -25,8 +25,8 @@ WITHOUT_SCRIPT = ("Run this cell in Jupyter, or trust the notebook: what moves t
 
 
 class Bundle(NamedTuple):
-    """What a notebook stores of a player: HTML for Jupyter, a PNG for GitHub and PDF, a line of
-    text for the rest."""
+    """What a notebook stores of a player: HTML, with a PNG in it for where no script runs, and a
+    line of text for where no HTML is shown."""
     html: str
     png: bytes
     text: str
@@ -35,8 +35,7 @@ class Bundle(NamedTuple):
         return self.text
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return {"text/html": self.html, "image/png": base64.b64encode(self.png).decode(),
-                "text/plain": self.text}
+        return {"text/html": self.html, "text/plain": self.text}
 
 
 # Pictures as files
@@ -99,11 +98,11 @@ def _page(spec: dict, still: bytes, scripts: Sequence[str]) -> str:
     # no "<" in a script: "</script>" would end it, and "<!--<script>" all that follows on the page
     data = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
     key = "dmd-" + hashlib.sha256(data.encode()).hexdigest()[:12]  # tells a page's players apart
-    code = "\n".join(map(read, ("common.js", *scripts)))
+    code = " ".join(_lean(read(name)) for name in ("common.js", *scripts))
     title = html.escape(spec["title"] or "contact sheet", quote=True)
     return (f'<div id="{key}" class="dmd-player"><img src="{uri(still)}" alt="{title}">'
             f"<p><i>{WITHOUT_SCRIPT}</i></p></div>\n"
-            f'<style>\n{read("player.css").replace("ROOT", "#" + key)}</style>\n'
+            f'<style>\n{_lean(read("player.css")).replace("ROOT", "#" + key)}\n</style>\n'
             f'<script>(() => {{\n"use strict";\nconst key = "{key}";\nconst spec = {data};\n'
             f"{code}\nbuildAll(build);\n}})();</script>")
 
@@ -112,3 +111,10 @@ def _page(spec: dict, still: bytes, scripts: Sequence[str]) -> str:
 def read(name: str) -> str:
     """The text of a file beside this one."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _lean(code: str) -> str:
+    """A script or a style on one line, without comments: every player in a notebook brings its own.
+    Statements end in semicolons, and a comment behind one has two spaces before it."""
+    lines = (line.split("  //")[0].strip() for line in code.strip().splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(("//", "/*")))
