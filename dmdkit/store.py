@@ -169,7 +169,8 @@ def _files_of(net: nn.Module, half: bool) -> dict[str, bytes]:
         content["denoiser.json"] = files.as_json(spec).encode("utf-8")
         if sampled_by_diffusers(net):
             made = json.loads(scheduler(net.schedule, net.prediction).to_json_string())
-            content["scheduler_config.json"] = json.dumps(made).encode("utf-8")  # it has T betas: one line
+            # on one line, since it has T betas
+            content["scheduler_config.json"] = json.dumps(made).encode("utf-8")
     return content
 
 

@@ -11,13 +11,12 @@ from dmdkit import sample, store, train
 from dmdkit.experiments import evaluate, runner
 from dmdkit.experiments.build import RECIPES
 from dmdkit.experiments.evaluate import Sampling
-from dmdkit.experiments.mnist import ADVERSARIAL
 from dmdkit.tasks.mnist import MNIST
 
 SHORT = {
     "teacher": RECIPES["teacher"],
     "student-dmd-paired": RECIPES["student-dmd-paired"].changed(n_pairs=64),
-    "student-dmd2": RECIPES["student-dmd2"].changed(start="", **ADVERSARIAL),
+    "student-dmd2": RECIPES["student-dmd2"].changed(start=""),
     "student-dmd2-4step": RECIPES["student-dmd2-4step"].changed(start=""),
     "progressive-1": RECIPES["progressive-1"].changed(teacher="teacher")}
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS, OF_RECIPES = 450, 150  # in all, and of the recipes at most
+SECONDS, OF_A_PART = 450, 150  # in all, and of a part but the last at most
 NEEDED = ("torch", "torchvision", "diffusers", "accelerate", "torchmetrics", "lpips", "scipy",
           "safetensors", "tqdm", "matplotlib", "PIL", "ipywidgets", "pytest", "nbformat", "yaml")
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -62,7 +62,7 @@ def json_objects(text: str) -> dict:
 def tests(command: tuple[str, ...], seconds: float) -> dict:
     """How tests ended: counts, and the names of those that failed."""
     begun = time.monotonic()
-    text, well = run([*command], seconds)
+    text, well = run(list(command), seconds)
     ends = re.findall(r"(\d+) (passed|failed|errors?)", text)
     counts = {what: int(count) for count, what in ends}
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
@@ -94,8 +94,8 @@ def main(target: str, *options: str) -> None:
         raise SystemExit("PyTorch sees no NVIDIA GPU here. For a rehearsal: tools/on_gpu.sh --cpu")
     several = ("-n", "4", "--dist", "loadfile") if importlib.util.find_spec("xdist") else ()
     on_gpu = ON_GPU if machine.get("gpu") else (*PYTEST, "tests/test_gpu.py")
-    report = {"machine": machine, "on the GPU": tests(on_gpu, OF_RECIPES),
-              "recipes": recipes(OF_RECIPES, list(options))}
+    report = {"machine": machine, "on the GPU": tests(on_gpu, OF_A_PART),
+              "recipes": recipes(OF_A_PART, list(options))}
     report["beside it"] = tests((*BESIDE, *several), SECONDS - (time.monotonic() - begun))
     text = json.dumps(report | {"seconds": seconds_since(begun)}, indent=1, ensure_ascii=False)
     Path(target).write_text(text + "\n", encoding="utf-8")

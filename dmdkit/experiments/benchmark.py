@@ -38,8 +38,8 @@ def benchmark(recipe: Recipe, accelerator, n: int = 10) -> dict:
 
 
 def entries(name: str, recipe: Recipe, accelerator, speeds: bool = True) -> dict:
-    """What a card says of a recipe's speed: "throughput", and of a student that ships "speed". Raises
-    what ``benchmark`` and ``speed`` raise."""
+    """What a card says of a recipe's speed: "throughput", and of a student that ships "speed".
+    Raises what ``benchmark`` and ``speed`` raise."""
     found = {"throughput": benchmark(recipe, accelerator)}
     if speeds and isinstance(recipe.method, Distillation) and name in store.names(ROOT):
         found["speed"] = speed(name, recipe, accelerator)

@@ -114,7 +114,7 @@ def read(name: str) -> str:
 
 
 def _lean(code: str) -> str:
-    """A script or a style on one line, without comments: every player in a notebook brings its own.
-    Statements end in semicolons, and a comment behind one has two spaces before it."""
+    """A script or a style on one line, without comments: every player in a notebook brings its
+    own. Statements end in semicolons, and a comment behind one has two spaces before it."""
     lines = (line.split("  //")[0].strip() for line in code.strip().splitlines())
     return " ".join(line for line in lines if line and not line.startswith(("//", "/*")))
