@@ -62,7 +62,7 @@ def _evaluate(one: argparse.ArgumentParser) -> None:
     one.add_argument("--images", type=int, help="how many samples (default: 5000)")
     one.add_argument("--noise", choices=("selection", "report"),
                      help="report: once, when all is final (default: selection)")
-    one.add_argument("--seed", type=int, help="of that noise (default: 0)")
+    one.add_argument("--seed", type=int, nargs="+", help="of that noise, or several (default: 0)")
     one.add_argument("--save", action="store_true", help="write the figures onto the card")
     # Absent unless given: without a sampler they are refused, not ignored.
     how = one.add_argument_group("one way to draw, in place of the recipe's",

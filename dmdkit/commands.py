@@ -8,7 +8,7 @@ from dataclasses import fields
 from . import files, store
 from .data import ROOT, RUNS
 
-DRAWN = {"images": 5000, "noise": "selection", "seed": 0}  # what ``evaluate`` does unless told
+DRAWN = {"images": 5000, "noise": "selection", "seed": [0]}  # what ``evaluate`` does unless told
 EVALUATIONS_A_SECOND = 500  # of the kit's own network on one CPU core, measured
 
 
@@ -71,8 +71,7 @@ def _took(name: str) -> str:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure an artefact."""
     from . import train as training
-    from .experiments import build
-    from .experiments import evaluate as measuring
+    from .experiments import build, evaluate as measuring
 
     name, recipe, root = arguments.name, build.recipe(arguments.name), arguments.root or ROOT
     samplings, drawn = _samplings(arguments, recipe), _drawn(arguments, recipe)
@@ -80,7 +79,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     store.card(name, root)  # an unknown name is refused before anything is said or written
     if arguments.save:
         files.check_writable(root / name)
-    say(_announced(name, samplings, drawn["n"], device))
+    say(_announced(name, samplings, drawn["n"], len(drawn["seeds"]), device))
     for entry in measuring.evaluate(name, recipe.task, samplings, root=root, device=device,
                                     **drawn):
         say(json.dumps(entry, ensure_ascii=False))
@@ -96,12 +95,13 @@ def _drawn(arguments: argparse.Namespace, recipe) -> dict:
         raise ValueError(f"{arguments.name!r} is a classifier, measured on all of the test data; "
                          f"leave --{next(iter(given))} out.")
     found = DRAWN | given
-    if not 0 <= found["seed"] < 2**31:
-        raise ValueError(f"--seed must be a whole number from 0 to {2**31 - 1}; got "
-                         f"{found['seed']}.")
+    for seed in found["seed"]:
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"--seed must be a whole number from 0 to {2**31 - 1}; got {seed}.")
     if found["images"] < 1:
         raise ValueError(f"--images must be at least 1; got {found['images']}.")
-    return {"n": found["images"], "purpose": found["noise"], "seed": found["seed"]}
+    return {"n": found["images"], "purpose": found["noise"],
+            "seeds": tuple(dict.fromkeys(found["seed"]))}
 
 
 def _samplings(arguments: argparse.Namespace, recipe) -> tuple:
@@ -126,20 +126,20 @@ def _samplings(arguments: argparse.Namespace, recipe) -> tuple:
     return (Sampling(**given),)
 
 
-def _announced(name: str, samplings: tuple, n: int, device) -> str:
+def _announced(name: str, samplings: tuple, n: int, n_seeds: int, device) -> str:
     if not samplings:
         return f"Measuring {name} on the test data, on {device}: seconds."
-    evaluations = n * sum(how.evaluations for how in samplings)
+    evaluations = n * n_seeds * sum(how.evaluations for how in samplings)
     minutes = max(1, round(evaluations / EVALUATIONS_A_SECOND / 60))
-    return (f"Measuring {name}: {n:,} samples by each of {len(samplings)} samplers, on {device}: "
-            f"{evaluations:,} network evaluations, about {minutes:,} min on one CPU core. "
+    by_seeds = f" and {n_seeds} seeds" if n_seeds > 1 else ""
+    return (f"Measuring {name}: {n:,} samples by each of {len(samplings)} samplers{by_seeds}, on "
+            f"{device}: {evaluations:,} network evaluations, about {minutes:,} min on one CPU core. "
             f"Finished batches are kept in {RUNS}.")
 
 
 def study(arguments: argparse.Namespace) -> None:
     """Run a lesson's comparisons."""
-    from .experiments import build
-    from .experiments import study as studies
+    from .experiments import build, study as studies
 
     one = build.study_of(arguments.lesson)
     names = arguments.only or list(one.recipes)

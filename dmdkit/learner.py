@@ -1,5 +1,6 @@
 """What is trained: a network with its optimiser, learning rate and average, on the one device."""
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,8 @@ def accelerator(cpu: bool = False) -> Accelerator:
     """This process's Accelerator, on the device at hand (the CPU if asked); always the same.
 
     It computes in bf16 where that is faster than fp32: on GPUs that support it and on CPUs with
-    AMX. Elsewhere bf16 is emulated, and slower (measured: 2.3 times).
+    AMX. Elsewhere bf16 is emulated, and slower (measured: 2.3 times). Accelerate's own environment
+    variable, ACCELERATE_MIXED_PRECISION ("no", "bf16"), has the last word.
     Raises RuntimeError if another device is asked for than the process has already.
     """
     if PartialState._shared_state:  # made by an earlier call, or by another library
@@ -43,7 +45,8 @@ def _check_device(state: PartialState, cpu: bool) -> None:
 def _make(cpu: bool) -> Accelerator:
     if AcceleratorState._shared_state:
         return Accelerator()  # another library chose the precision, and it cannot be changed
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if _fast_bf16(cpu) else "no")
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    return Accelerator(cpu=cpu, mixed_precision=told or ("bf16" if _fast_bf16(cpu) else "no"))
 
 
 def _fast_bf16(cpu: bool) -> bool:

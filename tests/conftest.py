@@ -7,6 +7,7 @@ from contextlib import contextmanager
 os.environ["DMDKIT_FAST"] = "1"
 if not os.environ.get("DMDKIT_GPU"):  # test_gpu alone is for one; the others compare with the CPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # exact values, also where a CPU has fast bf16
 
 import pytest
 import torch

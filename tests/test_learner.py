@@ -92,6 +92,13 @@ def test_the_precision_that_another_library_chose_is_kept(fresh):
     assert one.mixed_precision == "bf16" and one is train.accelerator(cpu=True)
 
 
+@pytest.mark.parametrize("told, taken", [("no", "no"), ("bf16", "bf16"), ("", "bf16")])
+def test_the_precision_that_the_user_named_is_taken(fresh, monkeypatch, told, taken):
+    monkeypatch.setattr(learner, "_fast_bf16", lambda cpu: True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    assert train.accelerator(cpu=True).mixed_precision == taken
+
+
 @pytest.mark.parametrize("amx, cuda, cpu, expected", [
     (False, False, True, "no"), (True, False, True, "bf16"), (False, True, False, "bf16"),
     (False, True, True, "no")])

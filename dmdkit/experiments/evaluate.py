@@ -195,15 +195,14 @@ def real_samples(task: Task, n: int, purpose: str = "selection", seed: int = 0
 
 
 def evaluate(name: str, task: Task, samplings: tuple[Sampling, ...], *, n: int = N_IMAGES,
-             purpose: str = "report", seed: int = 0, root: Path | None = None,
+             purpose: str = "report", seeds: tuple[int, ...] = (0,), root: Path = ROOT,
              device="cpu") -> Iterator[dict]:
-    """Measure an artefact, yielding an entry of its results as each is done: the real-data
-    baseline, then each of the samplings. A classifier has its accuracy on the test data.
+    """Measure an artefact, yielding an entry of its results as each is done: by each seed the
+    real-data baseline, then each of the samplings. A classifier has its accuracy on the test data.
 
     Finished batches of samples are kept in ``runs/name.samples``, so that a stopped evaluation goes
     on where it was. Raises before any work what bad settings raise.
     """
-    root = Path(root or ROOT)
     net = store.load(name, device, root)
     if not isinstance(net, Denoiser):
         test = task.data(False)
@@ -212,17 +211,18 @@ def evaluate(name: str, task: Task, samplings: tuple[Sampling, ...], *, n: int =
         return
     for how in samplings:
         how.guided(net).schedule.steps(how.n_steps)  # refuses bad settings before any work
-    real = real_samples(task, n, purpose, seed)
+    reals = [real_samples(task, n, purpose, seed) for seed in seeds]
     keep = RUNS / f"{name}.samples" / _short(store.card(name, root)["files"])
     files.check_writable(keep)
     main = PartialState().is_main_process  # the others only draw their share
-    if main:
-        score = task.scorer()
-        yield _entry({"sampler": REAL}, purpose, seed, n, score(*real))
-    for how in samplings:
-        x, label = draw(net, how, n, purpose, seed, keep)
+    score = task.scorer() if main else None
+    for seed, real in zip(seeds, reals):
         if main:
-            yield _entry(how.entry, purpose, seed, n, score(x, label))
+            yield _entry({"sampler": REAL}, purpose, seed, n, score(*real))
+        for how in samplings:
+            x, label = draw(net, how, n, purpose, seed, keep)
+            if main:
+                yield _entry(how.entry, purpose, seed, n, score(x, label))
 
 
 def _entry(sampling: dict, purpose: str, seed: int, n: int, values: Scores) -> dict:

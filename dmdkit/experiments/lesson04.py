@@ -25,6 +25,8 @@ ALONE = Recipe("Distribution matching alone.", MNIST,
 # Each distance's weight makes its gradient norm at a pair of unlike digits the classifier's.
 BY_DISTANCE = {"lpips-alex": 4.0, "lpips-squeeze": 1.0, "squared": 4.0}
 
+FEW = (40, 10)  # pairs, four of each digit and one, where the others have 1,280
+
 RECIPES = {
     "DMD": SMALL,
     "no matching": SMALL.changed(matching=False),
@@ -34,7 +36,9 @@ RECIPES = {
     "no weighting": SMALL.changed(weighting="none"),
     "weaker teacher": SMALL.changed(teacher="teacher-weak"),
     **{f"regression by {kind}": SMALL.changed(distance=kind, regression_weight=weight)
-       for kind, weight in BY_DISTANCE.items()}}
+       for kind, weight in BY_DISTANCE.items()},
+    **{f"{n} pairs{without}": SMALL.changed(n_pairs=n, **changes)
+       for n in FEW for without, changes in (("", {}), (", no matching", {"matching": False}))}}
 
 STUDY = Study(
     "dmd-mnist", "Distillations of the teacher: what was seen over training, and their figures.",

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from ..methods import classifier, ddpm, dmd, dmd2
 from ..tasks.mnist import MNIST
-from . import chain
+from .chain import Chain
 from .evaluate import Sampling
 from .recipe import Recipe
 
@@ -97,19 +97,9 @@ RECIPES = {
 # Progressive distillation: updates by the student's number of steps. The first stage learns the
 # guidance too; the last few have the most to learn.
 STAGES = {512: 500, 256: 200, 128: 200, 64: 200, 32: 300, 16: 500, 8: 800, 4: 900, 2: 1000, 1: 1200}
+CHAIN = Chain(f"The teacher progressively distilled to {{steps}}, guidance {GUIDANCE:g} folded in.",
+              MNIST, "teacher", "progressive", STAGES, GUIDANCE)
+stage_name = CHAIN.name
 
-
-def stage_name(n_steps: int) -> str:
-    """The artefact's name; before the first stage stands the teacher itself."""
-    return f"progressive-{n_steps}" if n_steps in STAGES else "teacher"
-
-
-def stage(n_steps: int) -> Recipe:
-    """The recipe of one stage."""
-    what = f"The teacher progressively distilled to {{steps}}, guidance {GUIDANCE:g} folded in."
-    return chain.stage(what, MNIST, n_steps, stage_name(2 * n_steps), STAGES[n_steps],
-                       GUIDANCE if n_steps == max(STAGES) else 0.0)
-
-
-RECIPES |= {stage_name(n): stage(n) for n in STAGES}
+RECIPES |= CHAIN.recipes()
 UNSHIPPED = ("poster-teacher", "poster-mnist")  # days on a CPU

@@ -263,6 +263,10 @@ def test_evaluate_says_what_it_does_and_saves_onto_the_card(call, taught):
                                  "more": "not clamped, noise 0.9 at t/T < 0.5"}
     assert (found["noise"], found["seed"]) == (baseline["noise"], baseline["seed"]) == ("report", 3)
     assert len(store.card("teacher", taught)["results"]) == 5
+    several = call(*words, "--seed", 3, 4, 3, "--noise", "report", *one_way)[1]
+    assert "1 samplers and 2 seeds" in several and entries(several)[:2] == [baseline, found]
+    assert [one["seed"] for one in entries(several)] == [3, 3, 4, 4]
+    assert entries(several)[3]["values"] != found["values"]
     status, out, err = call(*words, *one_way)  # without --save nothing is written
     assert status == 0 and len(store.card("teacher", taught)["results"]) == 5
 

@@ -213,7 +213,7 @@ def measured() -> tuple[list[dict], torch.Tensor]:
     store.save(tiny(), folder() / "any", {"name": "any"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "RUNS", folder())
-        found = list(evaluate.evaluate("any", DIGITS, (how,), n=100, seed=1, root=folder()))
+        found = list(evaluate.evaluate("any", DIGITS, (how,), n=100, seeds=(1,), root=folder()))
     return found, draw(tiny(), how, 100, "report", 1)
 
 

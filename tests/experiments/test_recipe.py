@@ -224,9 +224,9 @@ def test_pairs_are_those_that_ship_while_they_are_enough(monkeypatch):
     teacher = store.load("teacher")
     sources = Sources(mnist.MNIST, given={})
     monkeypatch.setattr(sources, "load", lambda name: teacher)
-    assert len(sources.pairs("teacher", 1280, SOLVER).z) == 1280
-    (_, n, folder, solver), options = sources.pairs("teacher", 1281, SOLVER)
-    assert n == 1281 and data.ROOT not in folder.parents and solver == SOLVER
+    assert len(sources.pairs("teacher", 640, SOLVER).z) == 640
+    (_, n, folder, solver), options = sources.pairs("teacher", 641, SOLVER)
+    assert n == 641 and data.ROOT not in folder.parents and solver == SOLVER
     card = pairs.pairs_card(data.ROOT / "pairs")  # both are of one kind
     wanted = pairs.settings_of(teacher, solver) | options["about"]
     assert {name: card[name] for name in wanted} == wanted

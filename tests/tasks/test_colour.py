@@ -10,7 +10,7 @@ from dmdkit import data, inception, store, train
 from dmdkit.denoiser import Denoiser
 from dmdkit.experiments import colour, evaluate, lesson08, runner
 from dmdkit.experiments.recipe import Sources
-from dmdkit.methods import perceptual
+from dmdkit.methods import dmd2, perceptual
 from dmdkit.metrics import Space
 from dmdkit.tasks import cifar10, faces
 from dmdkit.tasks import colour as shared
@@ -117,7 +117,7 @@ def test_a_recipe_without_a_teacher_runs(name, changes, sets):
     assert len(frames[-1].values["loss"]) == 1
 
 
-@pytest.mark.parametrize("name, solver_steps", [("student-faces", 2), ("student-cifar10", 2),
+@pytest.mark.parametrize("name, solver_steps", [("student-faces", 2), ("student-cifar10-dmd", 2),
                                                 ("poster-faces", 2)])
 def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets, tmp_path,
                                                         monkeypatch):
@@ -131,12 +131,26 @@ def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets
     assert {"matching", "regression"} <= set(frames[-1].values)
 
 
+def test_the_student_of_things_goes_on_with_a_discriminator(sets, monkeypatch):
+    monkeypatch.setattr(cifar10, "judge", lambda device="cpu": cifar10.CIFAR10.network(
+        "classifier").eval())
+    recipe = short("student-cifar10", head_start=1)
+    method = recipe.method
+    assert method.start == "student-cifar10-dmd" and method.student_steps == 1
+    weights = method.generator_weight, method.discriminator_weight
+    assert weights == pytest.approx(dmd2.rescaled_weights(colour.CIFAR10.shape))
+    net = recipe.task.network("network").eval()
+    frames = list(runner.run(recipe, 2, train.accelerator(True),
+                             **{method.teacher: net, method.start: net.copy()}))
+    assert {"matching", "gan", "discriminator"} <= set(frames[-1].values)
+
+
 def test_the_chain_of_the_faces_halves_and_each_stage_runs(sets):
     teacher = faces.FACES.network("network").eval()
-    counts = list(colour.STAGES)
+    counts = list(colour.CHAIN.stages)
     assert counts == [2**k for k in range(5, -1, -1)]
-    for n, before in zip(counts, ("teacher-faces", *map(colour.stage_name, counts))):
-        recipe = short(colour.stage_name(n), warmup=0)
+    for n, before in zip(counts, ("teacher-faces", *map(colour.CHAIN.name, counts))):
+        recipe = short(colour.CHAIN.name(n), warmup=0)
         assert recipe.method.teacher == before and recipe.samplings[0].n_steps == n
         frames = list(runner.run(recipe, 2, train.accelerator(True), **{before: teacher}))
         assert frames[-1].values["loss"][0] > 0
