@@ -25,7 +25,7 @@ def test_the_chain_halves_from_the_teachers_512_steps_to_one():
     before = "teacher"
     for n, n_updates in STAGES.items():
         recipe = mnist.RECIPES[f"progressive-{n}"]
-        assert recipe.n_steps == n_updates
+        assert recipe == mnist.CHAIN.recipe(n) and recipe.n_steps == n_updates
         assert (recipe.method.student_steps, recipe.method.teacher) == (n, before)
         folded = GUIDANCE if before == "teacher" else 0  # by the first stage
         assert recipe.method.guidance == folded
