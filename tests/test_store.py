@@ -378,10 +378,11 @@ def test_of_a_few_only_the_card_ships():
     of trainings, students that are only measured, a teacher to lead another away from, and one that
     shows what a GPU gives."""
     cards = sorted(set(store.names()) - set(SHIPPED))
-    stages = [f"progressive-{n}" for n in (128, 16, 256, 32, 512, 64)]
+    stages = [f"progressive-{n}" for n in (128, 16, 256, 32, 512, 64, 8)]
     faces = [f"progressive-faces-{n}" for n in (1, 16, 2, 32, 4, 8)]
-    students = ["student-cifar10-dmd", "student-dmd2-4step-no-critic", "student-dmd2-control",
-                "student-dmd2-no-critic", "student-regression"]
+    students = ["student-cifar10-control", "student-cifar10-dmd", "student-faces-dmd",
+                *(f"student-dmd2-{part}" for part in ("4step-no-critic", "control", "no-critic")),
+                "student-regression"]
     assert cards == sorted([*stages, *faces, *students, "teacher-long", "teacher-weak"])
     for name in cards:
         assert store.card(name)["results"]

@@ -19,15 +19,26 @@ STUDENT = {"n_pairs": 6400, "distance": "lpips-alex", "regression_weight": 0.5}
 # The well-known set-ups: three networks of a GPU's size, small rates, as many pairs as they had.
 DOCUMENTED = STUDENT | {"solver": "ddim", "solver_steps": 1000, "ema": 0.0}
 
+# The second part of a student by DMD2, from one by DMD: no pairs, and a discriminator.
+DMD2 = dmd2.Settings(lr=3e-4, fake_lr=1e-3, ema=0.99, head_start=100, generator_weight=0.012,
+                     discriminator_weight=0.04)
+CIFAR10_DMD2 = replace(DMD2, teacher="teacher-cifar10", start="student-cifar10-dmd",
+                       guidance=GUIDANCE)
+
 FACES_RECIPES = {
     "teacher-faces": Recipe(
         "Unconditional DDPM on CelebA's faces at 32 × 32: v-prediction, cosine schedule with zero "
         "terminal SNR, T = 1024.",
         FACES, ddpm.Settings(lr=1.5e-3, warmup=200, ema=0.9995), 16_000, samplings=PLAIN),
-    "student-faces": Recipe(
+    "student-faces-dmd": Recipe(
         "One-step student of teacher-faces by Distribution Matching Distillation.",
         FACES, dmd.Settings("teacher-faces", updates=(1, 2), lr=5e-4, fake_lr=1e-3, ema=0.998,
-                            **STUDENT | {"solver_steps": 32}), 3000, 32, samplings=ONE_STEP)}
+                            **STUDENT | {"solver_steps": 32}), 3000, 32, samplings=ONE_STEP),
+    "student-faces": Recipe(
+        "One-step student of teacher-faces by DMD2: student-faces-dmd, trained on without pairs "
+        "and with a discriminator.",
+        FACES, replace(DMD2, teacher="teacher-faces", start="student-faces-dmd"), 600, 32,
+        samplings=ONE_STEP)}
 
 CIFAR10_RECIPES = {
     "classifier-cifar10": Recipe(
@@ -47,10 +58,11 @@ CIFAR10_RECIPES = {
     "student-cifar10": Recipe(
         "One-step student of teacher-cifar10 by DMD2: student-cifar10-dmd, trained on without "
         "pairs and with a discriminator.",
-        CIFAR10, dmd2.Settings("teacher-cifar10", start="student-cifar10-dmd", guidance=GUIDANCE,
-                               lr=3e-4, fake_lr=1e-3, ema=0.99, head_start=100,
-                               generator_weight=0.012, discriminator_weight=0.04),
-        600, 32, samplings=ONE_STEP)}
+        CIFAR10, CIFAR10_DMD2, 600, 32, samplings=ONE_STEP),
+    "student-cifar10-control": Recipe(
+        "student-cifar10-dmd, trained on as student-cifar10 is, but without the discriminator.",
+        CIFAR10, replace(CIFAR10_DMD2, generator_weight=0.0, discriminator_weight=0.0), 600, 32,
+        samplings=ONE_STEP)}
 
 # On a CPU they take days, so none of them ships.
 POSTER_RECIPES = {

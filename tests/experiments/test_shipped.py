@@ -79,6 +79,17 @@ def test_one_step_draws_what_it_was_asked_for_nine_times_where_its_teacher_does_
     assert len(one) == 3 and min(one) >= 0.6 and 0.9 * many < min(one) < many
 
 
+def test_faces_of_one_step_are_at_most_thirteen_tenths_as_far_from_real_ones_as_the_teachers():
+    for space in ("patches", "inception"):
+        student, teacher = (figures(name, "frechet_distance", space, images=5000, noise="report",
+                                    n_steps=n) for name, n in (("student-faces", 1),
+                                                               ("teacher-faces", 100)))
+        assert len(student) == 3 and len(teacher) == 2
+        assert sum(student) / 3 <= 1.3 * sum(teacher) / 2, space
+    counted = store.card("student-faces")["counted"]
+    assert counted["of"] == 64 and counted["student"] >= 50
+
+
 @torch.no_grad()
 def test_the_student_of_things_draws_what_it_is_asked_for():
     student, judge = store.load("student-cifar10"), store.load("classifier-cifar10")
@@ -144,7 +155,7 @@ def test_the_curve_has_every_point():
     assert 400 in curve["DDIM"] and curve[REAL] > 0
 
 
-@pytest.mark.parametrize("n", [n for n in STAGES if n <= 8])
+@pytest.mark.parametrize("n", [n for n in STAGES if n <= 4])
 def test_a_stages_student_draws_the_digits_that_it_is_asked_for(n):
     """Classified by the judge, on noise that chose nothing."""
     x, label = draw(store.load(f"progressive-{n}"), Sampling("ddim", n), 60, seed=1)

@@ -61,6 +61,11 @@ def test_faces_are_scored_half_against_half(sets):
     assert {bytes(picture) for picture in data.to_uint8(x).numpy().reshape(20, -1)} == own
 
 
+def test_a_set_without_test_data_shows_the_half_that_nothing_is_compared_with(sets):
+    assert torch.equal(faces.FACES.unseen().pixels, faces.half(False).pixels)
+    assert torch.equal(cifar10.CIFAR10.unseen().pixels, data.cifar10(False).pixels)
+
+
 def test_patches_are_mean_colours():
     x = torch.zeros(1, 3, 32, 32)
     x[0, 1, 4:8, 28:] = 1
@@ -117,8 +122,8 @@ def test_a_recipe_without_a_teacher_runs(name, changes, sets):
     assert len(frames[-1].values["loss"]) == 1
 
 
-@pytest.mark.parametrize("name, solver_steps", [("student-faces", 2), ("student-cifar10-dmd", 2),
-                                                ("poster-faces", 2)])
+@pytest.mark.parametrize("name, solver_steps", [("student-faces-dmd", 2),
+                                                ("student-cifar10-dmd", 2), ("poster-faces", 2)])
 def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets, tmp_path,
                                                         monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -131,18 +136,35 @@ def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets
     assert {"matching", "regression"} <= set(frames[-1].values)
 
 
-def test_the_student_of_things_goes_on_with_a_discriminator(sets, monkeypatch):
+@pytest.mark.parametrize("name, losses", [
+    ("student-faces", {"matching", "gan", "discriminator"}),
+    ("student-cifar10", {"matching", "gan", "discriminator"}),
+    ("student-cifar10-control", {"matching"})])
+def test_a_student_goes_on_from_the_one_by_dmd(name, losses, sets, monkeypatch):
+    def celeba(train=True):
+        if not train:  # as where a part of the set was unpacked
+            raise RuntimeError("There are no pictures to test with.")
+        return some(40)
+
+    monkeypatch.setattr(data, "celeba", celeba)
     monkeypatch.setattr(cifar10, "judge", lambda device="cpu": cifar10.CIFAR10.network(
         "classifier").eval())
-    recipe = short("student-cifar10", head_start=1)
+    recipe = short(name, head_start=1)
     method = recipe.method
-    assert method.start == "student-cifar10-dmd" and method.student_steps == 1
-    weights = method.generator_weight, method.discriminator_weight
-    assert weights == pytest.approx(dmd2.rescaled_weights(colour.CIFAR10.shape))
+    assert method.start == f"student-{recipe.task.name}-dmd" and method.student_steps == 1
     net = recipe.task.network("network").eval()
     frames = list(runner.run(recipe, 2, train.accelerator(True),
                              **{method.teacher: net, method.start: net.copy()}))
-    assert {"matching", "gan", "discriminator"} <= set(frames[-1].values)
+    assert set(frames[-1].values) & {"matching", "gan", "discriminator"} == losses
+
+
+def test_a_control_differs_from_its_student_in_the_discriminator_alone():
+    weights = {"generator_weight": 0.0, "discriminator_weight": 0.0}
+    student, control = (colour.RECIPES[name] for name in ("student-cifar10",
+                                                          "student-cifar10-control"))
+    assert control.changed(what=student.what) == student.changed(**weights)
+    own = student.method.generator_weight, student.method.discriminator_weight
+    assert own == pytest.approx(dmd2.rescaled_weights(colour.CIFAR10.shape))
 
 
 def test_the_chain_of_the_faces_halves_and_each_stage_runs(sets):
