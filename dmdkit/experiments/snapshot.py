@@ -88,14 +88,14 @@ def _classes(task: Task, x: Tensor) -> Tensor:
 
 def _verdicts(task: Task, fake: Denoiser | None, x: Tensor, label: Tensor | None,
               shift: int) -> Tensor:
-    """The discriminator's probability of "real" for as many unseen samples as samples x, and for
+    """The discriminator's probability of "real" for as many real samples as samples x, and for
     these, noised to all levels."""
     if not isinstance(fake, Discriminator):
         return torch.zeros(2, 0)
-    unseen = task.unseen()
-    n, device = min(len(x), len(unseen)), x.device
+    examples = task.examples()
+    n, device = min(len(x), len(examples)), x.device
     x, label = x[:n], None if label is None else label[:n]
-    real, real_label = unseen.batch(torch.arange(n))
+    real, real_label = examples.batch(torch.arange(n))
     t = torch.arange(n, device=device) * fake.schedule.T // n
     eps = torch.randn(x.shape, generator=noise.generator("pictures", 0, 3)).to(device)
     found = []

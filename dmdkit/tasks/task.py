@@ -51,9 +51,9 @@ class Task:
         """What the real-data baseline is drawn from. Raises what ``data`` raises."""
         return self.read_baseline() if self.read_baseline else self.data()
 
-    def unseen(self) -> Images | Points:
-        """Real samples to show beside a model's: the test data, or the baseline's of a set without
-        any. Raises what ``data`` raises."""
+    def examples(self) -> Images | Points:
+        """Real samples to show beside a model's: the test data, or the baseline's, which were
+        trained on, where a set is compared half against half. Raises what ``data`` raises."""
         return self.read_baseline() if self.read_baseline else self.data(False)
 
     def network(self, name: str) -> nn.Module:

@@ -62,8 +62,8 @@ def test_faces_are_scored_half_against_half(sets):
 
 
 def test_a_set_without_test_data_shows_the_half_that_nothing_is_compared_with(sets):
-    assert torch.equal(faces.FACES.unseen().pixels, faces.half(False).pixels)
-    assert torch.equal(cifar10.CIFAR10.unseen().pixels, data.cifar10(False).pixels)
+    assert torch.equal(faces.FACES.examples().pixels, faces.half(False).pixels)
+    assert torch.equal(cifar10.CIFAR10.examples().pixels, data.cifar10(False).pixels)
 
 
 def test_patches_are_mean_colours():
