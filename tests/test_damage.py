@@ -11,7 +11,7 @@ import torch
 
 from dmdkit import data, files, store
 
-ARTEFACT = "progressive-1"
+ARTEFACT = "progressive-2"
 
 
 def copied(folder: Path, *names: str) -> None:

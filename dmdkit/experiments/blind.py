@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import files, noise, store
+from .. import noise, store
 from ..data import ROOT, to_uint8
 from ..tasks.mnist import MNIST
+from . import sheet
 from .evaluate import Sampling, draw, real_samples
-from .explorer import decoded, encoded
 from .mnist import GUIDANCE
 
 REAL = "real digits"
@@ -36,15 +36,14 @@ def build(root: Path = ROOT, device="cpu") -> Path:
 def keep(digits: Tensor, root: Path = ROOT) -> Path:
     """Store digits (5, 100, 28, 28) uint8, of ``REAL`` and each of ``WAYS``."""
     shades = (digits / 255 * (SHADES - 1)).round() / (SHADES - 1)
-    path = Path(root) / "blind" / "digits.png"
-    files.write_atomically(path, encoded((shades * 255).round().byte()))
-    files.write_json(path.with_suffix(".json"), {
+    return sheet.write(_path(root), (shades * 255).round().byte(), {
         "name": "blind", "what": "A hundred digits of each way, to be counted blind.",
         "noise": "report", "seed": SEED, "faulty": {},
-        "ways": {name: how.entry for name, how in WAYS.items()}, "models": models(root),
-        "frame": list(digits.shape[-2:]), "versions": files.versions(),
-        "sha256": files.sha256(path)})
-    return path
+        "ways": {name: how.entry for name, how in WAYS.items()}, "models": models(root)})
+
+
+def _path(root: Path) -> Path:
+    return Path(root) / "blind" / "digits.png"
 
 
 def models(root: Path = ROOT) -> dict[str, str]:
@@ -54,15 +53,13 @@ def models(root: Path = ROOT) -> dict[str, str]:
 
 def card(root: Path = ROOT) -> dict:
     """The digits' card. "faulty" has a way's numbers, 0 … 99, of what was called faulty."""
-    path = Path(root) / "blind" / "digits.json"
-    return files.read_json(path, "seed", "faulty", "ways", "models", "frame", "sha256")
+    return sheet.card(_path(root), "seed", "faulty", "ways", "models")
 
 
 def load(root: Path = ROOT) -> dict[str, Tensor]:
     """The digits by way, (100, 28, 28) uint8 each, as MNIST has them; of ``REAL`` first. Raises
     RuntimeError for a damaged file."""
-    digits = decoded(Path(root) / "blind" / "digits.png", card(root))
-    return dict(zip((REAL, *WAYS), digits))
+    return dict(zip((REAL, *WAYS), sheet.read(_path(root))))
 
 
 def shuffled(seed: int = 0) -> list[int]:
@@ -85,5 +82,4 @@ def by_way(places: list[int], seed: int = 0) -> dict[str, list[int]]:
 
 def count(faulty: dict[str, list[int]], root: Path = ROOT) -> None:
     """Put what was called faulty, as ``by_way`` has it, onto the card."""
-    path = Path(root) / "blind" / "digits.json"
-    files.write_json(path, card(root) | {"faulty": faulty})
+    sheet.change(_path(root), {"faulty": faulty})

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from .. import data, files, store
 from ..data import ROOT, RUNS
-from . import (blind, colour, explorer, hero, lesson03, lesson04, lesson05, lesson06, mnist,
-               page_student, study, tables)
+from . import (blind, colour, explorer, halvings, hero, lesson03, lesson04, lesson05, lesson06,
+               mnist, page_student, study, tables)
 from .recipe import Recipe
 from .runner import CHECKPOINT, NOTE, train_artefact
 
@@ -55,7 +55,7 @@ def targets(root: Path = ROOT) -> dict[str, Target]:
     artefacts = tuple(found)  # whose cards the tables are written from
     found["explorer"] = Target("explorer", explorer.SHOWN, partial(_why_explorer, root),
                                partial(_make_explorer, root), 5)
-    for name, of in (("hero", hero), ("blind", blind)):
+    for name, of in (("hero", hero), ("blind", blind), ("halvings", halvings)):
         if set(of.SHOWN) <= set(artefacts):
             found[name] = Target(name, of.SHOWN, partial(_why_digits, of, name, root),
                                  partial(of.build, root), 5)

@@ -4,20 +4,18 @@
                                  a column a number of steps
                   teacher.json   its card: axes, noise, checksums, versions, time
 """
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import disk, files, noise, sample
+from .. import noise, sample
 from ..data import ROOT, to_uint8
 from ..denoiser import Denoiser
+from . import sheet
 
 SAMPLERS = {"DDIM": sample.ddim, "DDPM": sample.ddpm}
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 400)
@@ -80,41 +78,20 @@ def build(name: str, root: Path = ROOT, device="cpu", **axes) -> Path:
     frames = compute(model, **axes)
     values = {"sampler": axes.get("samplers", tuple(SAMPLERS)), "digit": range(model.n_classes),
               "guidance": axes.get("guidances", GUIDANCES), "steps": axes.get("steps", STEPS)}
-    path = Path(root) / "explorer" / f"{name}.png"
-    files.write_atomically(path, encoded(frames.flatten(0, 2)))
-    files.write_json(path.with_suffix(".json"), {
+    return sheet.write(_path(name, root), frames.flatten(0, 2), {
         "name": name, "what": "One noise a digit, sampled at every setting.",
         "axes": {axis: [_said(value) for value in values[axis]] for axis in AXES},
-        "frame": list(frames.shape[-2:]), "noise": "pictures", "seed": axes.get("seed", 0),
+        "noise": "pictures", "seed": axes.get("seed", 0),
         "model_sha256": store.checksum(name, root),
-        "wall_time_s": round(time.perf_counter() - begun),
-        "versions": files.versions(), "sha256": files.sha256(path)})
-    return path
+        "wall_time_s": round(time.perf_counter() - begun)})
+
+
+def _path(name: str, root: Path) -> Path:
+    return Path(root) / "explorer" / f"{name}.png"
 
 
 def _said(value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def encoded(frames: Tensor) -> bytes:
-    """Frames (rows, columns, H, W) uint8 as one PNG file, without gaps."""
-    rows, columns, height, width = frames.shape
-    sheet = frames.transpose(1, 2).reshape(rows * height, columns * width)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet.numpy()).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
-
-
-def decoded(path: Path, entry: dict) -> Tensor:
-    """What ``encoded`` wrote, (rows, columns, H, W) uint8. entry: its card, with "frame" and
-    "sha256". Raises RuntimeError for a file that is not the one on the card."""
-    raw = files.read_bytes(path)
-    if disk.sha256_of(raw) != entry["sha256"]:
-        raise RuntimeError(f"{path} is damaged: its checksum is not the one on its card. Restore "
-                           f"both with `git checkout`, or run `python -m dmdkit build {path.parent.name}`.")
-    height, width = entry["frame"]
-    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(raw))))
-    return sheet.unflatten(0, (-1, height)).unflatten(-1, (-1, width)).transpose(1, 2)
 
 
 def card(name: str, root: Path = ROOT) -> dict:
@@ -125,13 +102,13 @@ def card(name: str, root: Path = ROOT) -> dict:
         raise ValueError(f"The explorer has no pictures of {name!r} in {folder}; it has "
                          f"{', '.join(names) or 'none'}. Compute them: "
                          "`python -m dmdkit build explorer`.")
-    return files.read_json(folder / f"{name}.json", "axes", "frame", "sha256")
+    return sheet.card(_path(name, root), "axes")
 
 
 def _frames(name: str, root: Path) -> Tensor:
-    entry = card(name, root)
-    frames = decoded(Path(root) / "explorer" / f"{name}.png", entry)
-    return frames.reshape(*map(len, entry["axes"].values()), *frames.shape[-2:])
+    counts = map(len, card(name, root)["axes"].values())
+    frames = sheet.read(_path(name, root))
+    return frames.reshape(*counts, *frames.shape[-2:])
 
 
 def load(models: Sequence[str] = ("teacher",), root: Path = ROOT

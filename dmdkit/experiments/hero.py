@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import files, sample
+from .. import sample
 from ..data import ROOT, to_uint8
 from ..denoiser import Denoiser
-from . import tables
-from .explorer import decoded, encoded, start
+from . import sheet, tables
+from .explorer import start
 
 SHOWN = TEACHER, STUDENT = ("teacher", "student-dmd")
 READERS = ("classifier", "judge")
@@ -67,16 +67,16 @@ def build(root: Path = ROOT, device="cpu") -> Path:
     rows = [drawn(teacher, seed, n, GUIDANCE) for n in tqdm(STEPS, desc="hero", unit="row")]
     rows.append(student.generate(z, torch.arange(len(z), device=device)))
     frames = to_uint8(torch.stack(rows)).squeeze(2).cpu()  # (9, 10, 28, 28)
-    path = Path(root) / "hero" / "digits.png"
-    files.write_atomically(path, encoded(frames))
-    files.write_json(path.with_suffix(".json"), {
+    return sheet.write(_path(root), frames, {
         "name": "hero", "what": "One noise a digit: the teacher's steps, and the student's one.",
         "noise": "pictures", "seed": seed, "steps": list(STEPS), "guidance": GUIDANCE,
         "chosen": f"the first seed whose ten {STEPS[-1]}-step digits {' and '.join(READERS)} read "
                   f"rightly with a probability of {SURE} or more",
-        "models": models(root), "frame": list(frames.shape[-2:]), "versions": files.versions(),
-        "sha256": files.sha256(path)})
-    return path
+        "models": models(root)})
+
+
+def _path(root: Path) -> Path:
+    return Path(root) / "hero" / "digits.png"
 
 
 def models(root: Path = ROOT) -> dict[str, str]:
@@ -88,15 +88,13 @@ def models(root: Path = ROOT) -> dict[str, str]:
 
 def card(root: Path = ROOT) -> dict:
     """The picture's card."""
-    path = Path(root) / "hero" / "digits.json"
-    return files.read_json(path, "seed", "chosen", "steps", "guidance", "models", "frame", "sha256")
+    return sheet.card(_path(root), "seed", "chosen", "steps", "guidance", "models")
 
 
 def load(root: Path = ROOT) -> Tensor:
     """The digits, (9, 10, 28, 28) uint8, ink dark on white: a row each of ``columns``. Raises
     RuntimeError for a damaged file."""
-    entry = card(root)
-    return 255 - decoded(Path(root) / "hero" / "digits.png", entry)
+    return 255 - sheet.read(_path(root))
 
 
 def columns(root: Path = ROOT) -> list[Column]:

@@ -96,7 +96,8 @@ RECIPES = {
 
 # Progressive distillation: updates by the student's number of steps. The first stage learns the
 # guidance too; the last few have the most to learn.
-STAGES = {512: 500, 256: 200, 128: 200, 64: 200, 32: 300, 16: 500, 8: 800, 4: 900, 2: 1000, 1: 1200}
+STAGES = {512: 2000, 256: 500, 128: 500, 64: 500, 32: 1000, 16: 2000, 8: 4000, 4: 5000, 2: 6000,
+          1: 8000}
 CHAIN = Chain(f"The teacher progressively distilled to {{steps}}, guidance {GUIDANCE:g} folded in.",
               MNIST, "teacher", "progressive", STAGES, GUIDANCE)
 stage_name = CHAIN.name

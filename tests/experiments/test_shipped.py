@@ -104,7 +104,7 @@ def test_the_student_of_things_draws_what_it_is_asked_for():
     ("student-dmd", "ddim", 1), ("student-dmd-paired", "ddim", 1),
     ("student-regression", "ddim", 1),
     ("student-dmd2", "multistep", 1), ("student-dmd2-4step", "multistep", 4),
-    *((f"progressive-{n}", "ddim", n) for n in (1, 2, 4, 8)), ("teacher", "ddim", 16)])
+    *((f"progressive-{n}", "ddim", n) for n in (1, 2, 4, 8, 16)), ("teacher", "ddim", 16)])
 def test_students_are_measured_on_report_noise_with_three_seeds(name, sampler, n_steps):
     rows = [row for row in results.rows(name, store.card(name))
             if (row.sampler, row.n_steps, row.guidance, row.images) == (sampler, n_steps, 0, 5000)]
@@ -143,22 +143,30 @@ def test_a_students_step_is_as_fast_as_the_lesson_says():
 # Lesson 05's chain
 
 def test_the_chain_stays_near_its_teachers_400_steps():
-    teacher = figure("teacher", "frechet_distance", n_steps=400, guidance=GUIDANCE)
-    for n, most in {8: 1.0, 4: 1.1, 2: 1.5, 1: 2.5}.items():
-        assert figure(f"progressive-{n}", "frechet_distance", n_steps=n) <= most * teacher
+    """On report noise, in both spaces, with nearly as many right digits."""
+    most = {"classifier": {8: 1.05, 4: 1.1, 2: 1.2, 1: 1.3},
+            "judge": {8: 1.2, 4: 1.3, 2: 1.6, 1: 1.9}}
+    for space, bounds in most.items():
+        teacher = tables.figure("teacher", space, "frechet_distance", sampler="ddim", n_steps=400,
+                                guidance=GUIDANCE)
+        for n, bound in bounds.items():
+            where = {"sampler": "ddim", "n_steps": n}
+            found = tables.figure(f"progressive-{n}", space, "frechet_distance", **where)
+            assert found <= bound * teacher, (space, n)
+            right = tables.figure(f"progressive-{n}", "judge", "accuracy", **where)
+            assert right >= 0.989, n
 
 
 def test_the_curve_has_every_point():
     cards = {name: store.card(name) for name in ("teacher", *map(mnist.stage_name, STAGES))}
     curve = lesson05.curve(cards)
-    assert all(set(curve[name]) >= set(STAGES) for name in lesson05.SAMPLERS)
-    assert 400 in curve["DDIM"] and curve[REAL] > 0
+    assert set(curve["distilled"]) == set(STAGES) and 400 in curve["DDIM"] and curve[REAL] > 0
+    assert all(set(curve[name]) >= {n for n in STAGES if n <= 128} for name in lesson05.SAMPLERS)
 
 
-@pytest.mark.parametrize("n", [n for n in STAGES if n <= 4])
-def test_a_stages_student_draws_the_digits_that_it_is_asked_for(n):
+def test_the_last_student_but_one_draws_the_digits_that_it_is_asked_for():
     """Classified by the judge, on noise that chose nothing."""
-    x, label = draw(store.load(f"progressive-{n}"), Sampling("ddim", n), 60, seed=1)
+    x, label = draw(store.load("progressive-2"), Sampling("ddim", 2), 60, seed=1)
     with torch.no_grad():
         right = store.load("judge")(x).argmax(1) == label
     assert right.double().mean() >= 0.95
