@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import sample, store
-from ..data import ROOT, to_uint8
-from ..denoiser import Denoiser
+from .. import store
+from ..data import ROOT
 from . import sheet
-from .explorer import start
+from .explorer import cell
 from .mnist import CHAIN
 
 STEPS = tuple(CHAIN.stages)
@@ -27,19 +26,12 @@ def build(root: Path = ROOT, device="cpu") -> Path:
     some only the cards ship: train them first. Raises what ``store.load`` raises."""
     teacher, *students = (store.load(name, device, root) for name in SHOWN)
     bar = tqdm(zip(students, STEPS), total=len(STEPS), desc="halvings", unit="student")
-    rows = [(_drawn(net, n), _drawn(teacher, n, CHAIN.guidance)) for net, n in bar]
+    rows = [(cell(net, "DDIM", 0.0, n), cell(teacher, "DDIM", CHAIN.guidance, n)) for net, n in bar]
     ours, theirs = zip(*rows)
-    return sheet.write(_path(root), torch.cat([*ours, *theirs]).unflatten(0, (-1, len(ours[0]))), {
+    return sheet.write(_path(root), torch.stack([*ours, *theirs]), {
         "name": "halvings", "what": "One noise a digit: the chain's students, and their teacher.",
         "noise": "pictures", "seed": 0, "steps": list(STEPS), "guidance": CHAIN.guidance,
         "models": models(root)})
-
-
-def _drawn(net: Denoiser, n_steps: int, guidance: float = 0.0) -> Tensor:
-    """One digit a class by that many DDIM steps, (10, H, W) uint8."""
-    z = start(net).to(next(net.parameters()).device)
-    label = torch.arange(len(z), device=z.device)
-    return to_uint8(sample.last(sample.ddim(net, z, n_steps, label, guidance))).squeeze(1).cpu()
 
 
 def _path(root: Path) -> Path:

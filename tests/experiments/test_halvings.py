@@ -6,8 +6,8 @@ import torch
 from conftest import refused
 from toys import tiny
 
-from dmdkit import store
-from dmdkit.data import ROOT
+from dmdkit import sample, store
+from dmdkit.data import ROOT, to_uint8
 from dmdkit.experiments import build, explorer, halvings
 from dmdkit.experiments.mnist import CHAIN, STAGES
 
@@ -48,7 +48,8 @@ def test_students_that_are_at_hand_are_drawn_and_stored(tmp_path, monkeypatch):
     for model, start, guidance in ((0, 1, 0.0), (1, 0, CHAIN.guidance)):
         for i, n in enumerate((2, 1)):
             net = store.load(halvings.SHOWN[start and start + i], root=tmp_path)
-            drawn = explorer.cell(net, "DDIM", guidance, n)
+            states = sample.ddim(net, explorer.start(net), n, torch.arange(10), guidance)
+            drawn = to_uint8(sample.last(states)).squeeze(1)
             assert torch.equal(digits[model, i], drawn), (model, n)
 
 
