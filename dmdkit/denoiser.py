@@ -239,7 +239,7 @@ class Guided(Denoiser):
         else:
             outside = not inside
         with_label = self._net(x_t, t, label)
-        if label is None or outside:
+        if outside or (label is None and self.guide is None):
             return with_label
         added = torch.zeros_like(with_label)
         if guidance:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,13 +78,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
     except OSError as error:
         there = os.path.lexists(path)
         kept = "what was there before is untouched" if there else "nothing was written"
         raise could_not_write(path, error, kept) from None
     finally:
         _remove(partial)
+
+
+def replace(old: Path, new: Path, pause: float = 0.2) -> None:
+    """``os.replace``, tried for two seconds on Windows: there it fails while a virus scanner or
+    another reader has the file open."""
+    for _ in range(10 if WINDOWS else 0):
+        try:
+            return os.replace(old, new)
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(old, new)
 
 
 def check_writable(folder: Path) -> None:
@@ -160,10 +172,16 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock(folder: Path) -> int:
     if WINDOWS:  # folders cannot be opened there: a file beside it stands for it
         import msvcrt
-        beside = folder.with_name(f".{folder.name}.lock")
+        beside = folder.with_name(f".{folder.name}.lock") if folder.name else folder / ".lock"
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT)
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-        return descriptor
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+                return descriptor
+            except OSError as error:
+                if error.errno != errno.EDEADLK:  # it has tried for ten seconds, and we wait on
+                    os.close(descriptor)
+                    raise
     import fcntl
     descriptor = os.open(folder, os.O_RDONLY)
     _flock(descriptor, fcntl.LOCK_EX)

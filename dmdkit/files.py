@@ -15,7 +15,7 @@ from .states import load_state, save_state
 
 __all__ = ["Lines", "append_line", "as_json", "as_line", "check_writable", "damaged",
            "load_state", "locked", "read_bytes", "read_json", "read_lines", "read_text",
-           "save_state", "sha256", "update_json", "versions", "write_atomically", "write_json",
+           "save_state", "sha256", "versions", "write_atomically", "write_json",
            "write_lines"]
 
 
@@ -108,17 +108,6 @@ def _dumps(content: dict) -> str:
 def write_json(path: Path, content: dict) -> None:
     """Write an object as a sealed JSON file. Raises RuntimeError, ValueError as its parts do."""
     write_atomically(path, as_json(content).encode("utf-8"))
-
-
-def update_json(path: Path, change: Callable[[dict], dict]) -> dict:
-    """Replace what a sealed JSON file holds by ``change`` of it; returns the new content.
-
-    Nothing that another process changes by this function in the meantime is lost.
-    """
-    with locked(Path(path).parent):
-        content = change(read_json(path))
-        write_json(path, content)
-    return content
 
 
 # Logs: a JSON object a line, each with its own checksum

@@ -5,6 +5,7 @@ from pathlib import Path
 from . import disk
 
 CARD = "card.json"  # what a folder of ours has
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # of who looks at a folder, not of who owns it
 
 
 def write(folder: Path, content: dict[str, bytes], known: set[str], overwrite: bool) -> None:
@@ -35,7 +36,7 @@ def check(folder: Path, known: set[str], overwrite: bool) -> None:
     if folder.is_symlink() or not folder.is_dir():
         raise RuntimeError(f"{folder} is there and no folder of an artefact; it is left as it is. "
                            "Choose another name, or move it out of the way.")
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in folder.iterdir()} - LITTER
     others = sorted(there - known if CARD in there else there)
     if others:
         raise RuntimeError(f"{folder} holds what is no artefact's ({others[0]}); it is left as it "
@@ -52,8 +53,8 @@ def _replace(folder: Path, content: dict[str, bytes], known: set[str]) -> None:
         for name, raw in content.items():
             disk.write_atomically(partial / name, raw)
         if folder.exists():
-            os.replace(folder, _old(folder))
-        os.replace(partial, folder)
+            disk.replace(folder, _old(folder))
+        disk.replace(partial, folder)
     finally:
         _remove(partial, known)
         _tidy(folder, known)
@@ -63,7 +64,7 @@ def _tidy(folder: Path, known: set[str]) -> None:
     """Remove what a stopped writing left, or put back what it had taken away."""
     old = _old(folder)
     if old.exists() and not folder.exists():
-        os.replace(old, folder)
+        disk.replace(old, folder)
     for left in [old, *disk.stale_parts(folder)]:
         _remove(left, known)
 
@@ -77,7 +78,7 @@ def _remove(folder: Path, known: set[str]) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name in known or path.suffix == ".part":
+        if path.name in known | LITTER or path.suffix == ".part":
             path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()

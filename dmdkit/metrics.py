@@ -207,6 +207,6 @@ def check_samples(samples: Tensor, shape: tuple[int, ...]) -> None:
     if images and not (-1 <= low and high <= 1):
         raise ValueError(f"images must lie in [−1, 1]; these go from {low:.3g} to {high:.3g}. "
                          "Clamp samples first; scale uint8 pixels with data.scale.")
-    if images and low >= 0 and high > 0:
+    if images and low >= 0 and low < high:  # one grey is no range to tell it by
         raise ValueError(f"images must lie in [−1, 1], where −1 is black; these, from {low:.3g} to "
                          f"{high:.3g}, seem to lie in [0, 1]. Map them there with 2 x − 1.")

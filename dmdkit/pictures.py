@@ -1,6 +1,7 @@
 """Picture files of any kind and size, read as tensors of one size."""
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def read(paths: list[Path], size: int, crop: bool = True) -> Tensor:
     for path in tqdm(paths, desc="Reading", unit="picture", delay=2):
         try:
             found.append(_read(path, size, crop))
-        except OSError:  # as Pillow says of what is no picture, or half of one
+        except Exception:  # Pillow has many for what is no picture, half of one or too large
             bad.append(path.name)
     if bad:
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
@@ -57,7 +58,10 @@ def _read(path: Path, size: int, crop: bool) -> Tensor:
     from torchvision.transforms import functional
 
     with Image.open(path) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGBA")
+        picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which converting would cut off at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
+    picture = picture.convert("RGBA")
     paper = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(paper, picture).convert("RGB")
     if crop:

@@ -125,7 +125,7 @@ def cosine(T: int = 1024) -> Schedule:
 def linear(T: int = 400, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """DDPM's own: β_t linear in t, ᾱ_t = Π (1 − β) (Ho et al. 2020, section 4). With T = 400,
     √ᾱ_T = 0.13: a trace of the data is left at the last step, which sampling from pure noise does
-    not have. Raises ValueError unless 0 < β < 1."""
+    not have. Raises ValueError unless 0 < β ≤ 1."""
     T = expect.whole("T", T)
     betas = torch.linspace(beta_start, beta_end, T, dtype=torch.float64)
     made_by = {"kind": "linear", "T": T, "beta_start": beta_start, "beta_end": beta_end}

@@ -9,7 +9,9 @@ import damage
 import pytest
 import torch
 
-from dmdkit import data, files, store
+from dmdkit import data, files, nets, schedule, store
+from dmdkit.denoiser import Denoiser
+from dmdkit.methods import pairs
 
 ARTEFACT = "progressive-2"
 
@@ -33,6 +35,12 @@ def artefact(folder: Path, file: str) -> tuple[Path, Callable]:
 def sealed(folder: Path, name: str) -> tuple[Path, Callable]:
     copied(folder, name)
     return folder / name, lambda: files.read_json(folder / name)
+
+
+def of_pairs(folder: Path) -> tuple[Path, Callable]:
+    teacher = Denoiser(nets.PointMLP(8), schedule.cosine(), n_classes=0).eval()
+    pairs.make_pairs(teacher, 2, folder, pairs.Solver("ddim", 1))
+    return folder / pairs.CARD, lambda: files.read_json(folder / pairs.CARD)
 
 
 def log(folder: Path) -> tuple[Path, Callable]:
@@ -63,8 +71,8 @@ def runs() -> list[str]:
 
 MAKERS = {
     **{f"{file} of an artefact": (artefact, file) for file in sorted(store.FILES)},
-    **{name: (sealed, name) for name in ["pairs/pairs.json", *in_explorer()[:1], *runs()]},
-    "log.jsonl": (log,), "a state": (state,)}
+    **{name: (sealed, name) for name in [*in_explorer()[:1], *runs()]},
+    "pairs.json": (of_pairs,), "log.jsonl": (log,), "a state": (state,)}
 
 
 def what_is_said(read: Callable) -> str:

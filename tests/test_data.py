@@ -389,6 +389,13 @@ def test_a_picture_is_upright_and_its_transparent_parts_are_white(tmp_path):
     assert pixels[:, 2, 2].tolist() == [255, 255, 255] and pixels[:, 29, 2].tolist() == [255, 0, 0]
 
 
+def test_a_picture_of_16_bits_a_pixel_keeps_its_greys(tmp_path):
+    ramp = np.linspace(0, 65535, 32).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (32, 1))).save(tmp_path / "one.png")
+    pixels = data.folder(tmp_path).pixels
+    assert pixels[0, :, 0].tolist() == [(ramp // 256).tolist()] * 3
+
+
 def test_pictures_that_cannot_be_read_are_named_in_one_sentence(tmp_path):
     painted(tmp_path, ["good.png"])
     for name in ("a.png", "b.jpg", "c.png", "d.png"):
@@ -408,6 +415,14 @@ def test_a_folder_without_pictures_is_a_sentence(make, sentence, tmp_path):
         painted(folder, make)
     with refused(RuntimeError, sentence):
         data.folder(folder)
+
+
+def test_a_picture_far_too_large_is_named_like_any_other(tmp_path, monkeypatch):
+    painted(tmp_path, ["good.png", "large.png"])
+    Image.new("RGB", (400, 400)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow refuses twice as many
+    with refused(RuntimeError, "1 of 2 pictures cannot be read: large.png"):
+        data.folder(tmp_path)
 
 
 def test_mirrored_pictures_stand_behind_the_others():

@@ -5,6 +5,7 @@ here as it is there. Generators and the accelerator are stand-ins that know thei
 import json
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from dmdkit import data, learner, metrics, nets, noise, sample, score, store
 from dmdkit.denoiser import Denoiser, Guided
-from dmdkit.experiments import evaluate, snapshot
+from dmdkit.experiments import evaluate, lesson03, snapshot
 from dmdkit.experiments.evaluate import Sampling
 from dmdkit.experiments.recipe import Recipe, Sources
+from dmdkit.experiments.runner import Frame
 from dmdkit.methods import ddpm, dmd, dmd2, pairs, progressive
 from dmdkit.schedule import cosine, flow
 from dmdkit.tasks.mnist import MNIST
@@ -191,6 +193,21 @@ def test_a_step_of_each_method_and_its_snapshot(gpu, monkeypatch, name):
         assert {value.device.type for value in seen} == {"cpu"}  # a snapshot is kept and drawn
     if training.finish:
         assert next(training.finish().parameters()).device == CUDA
+
+
+def test_what_is_kept_of_points_lies_on_the_cpu(gpu, monkeypatch):
+    for name in ("modes_covered", "wasserstein"):
+        monkeypatch.setattr(metrics, name, _no_figure)
+    monkeypatch.setattr(lesson03, "PlaneScorer", Mock())
+    recipe = lesson03.recipe(copies=2, n_steps=4).changed(head_start=0, batch_size=8)
+    training = recipe.prepare(gpu, Sources(recipe.task, device=CUDA))
+    seen = lesson03.observe(Frame(4, training, {}))
+    assert {value.device.type for value in seen.values()} == {"cpu"}
+
+
+def _no_figure(points, *target) -> float:
+    assert points.device.type == "cpu"
+    return 0.0
 
 
 def _fake_task():

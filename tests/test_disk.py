@@ -1,5 +1,6 @@
 """Bytes on disk: whole or not there, named when they are off, and one writer at a time."""
 import errno
+import itertools
 import multiprocessing
 import os
 import random
@@ -176,11 +177,9 @@ FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 
 
 def count_up(path: Path, times: int) -> None:
-    def more(content: dict) -> dict:
-        return {"count": content["count"] + 1}
-
     for _ in range(times):
-        files.update_json(path, more)
+        with disk.locked(path.parent):
+            files.write_json(path, {"count": files.read_json(path)["count"] + 1})
 
 
 def hold(folder: Path, connection) -> None:
@@ -251,10 +250,18 @@ def test_where_a_file_system_has_no_locks_one_works_without(tmp_path, monkeypatc
         count_up(tmp_path / "one.json", 1)
 
 
-def test_on_windows_a_file_beside_the_folder_is_locked(tmp_path, monkeypatch):
+def test_on_windows_a_file_beside_the_folder_is_locked_however_long_another_holds_it(tmp_path,
+                                                                                     monkeypatch):
     (tmp_path / "one").mkdir()
-    calls = []
-    fake = types.SimpleNamespace(LK_LOCK=1, LK_UNLCK=0, locking=lambda *call: calls.append(call))
+    calls, tries = [], iter([OSError(errno.EDEADLK, "after ten seconds"), None])
+
+    def locking(*call) -> None:
+        failed = next(tries, None)
+        if failed:
+            raise failed
+        calls.append(call)
+
+    fake = types.SimpleNamespace(LK_LOCK=1, LK_UNLCK=0, locking=locking)
     monkeypatch.setattr(disk, "WINDOWS", True)
     monkeypatch.setitem(sys.modules, "msvcrt", fake)
     with disk.locked(tmp_path / "one"):
@@ -263,3 +270,22 @@ def test_on_windows_a_file_beside_the_folder_is_locked(tmp_path, monkeypatch):
     assert calls[1:] == [(descriptor, 0, 1)] and (tmp_path / ".one.lock").is_file()
     with pytest.raises(OSError):
         os.fstat(descriptor)  # closed, and so unlocked
+
+
+def test_on_windows_a_file_that_is_being_read_is_replaced_a_little_later(tmp_path, monkeypatch):
+    tries, replace = iter([PermissionError(13, "a virus scanner has it open")] * 2), os.replace
+
+    def busy(old, new) -> None:
+        failed = next(tries, None)
+        if failed:
+            raise failed
+        replace(old, new)
+
+    monkeypatch.setattr(disk, "WINDOWS", True)
+    monkeypatch.setattr(os, "replace", busy)
+    disk.write_atomically(tmp_path / "one", b"content")
+    assert (tmp_path / "one").read_bytes() == b"content"
+    tries = itertools.repeat(PermissionError(13, "it stays open"))
+    with pytest.raises(PermissionError):
+        disk.replace(tmp_path / "one", tmp_path / "two", pause=0.0)
+    assert (tmp_path / "one").read_bytes() == b"content"

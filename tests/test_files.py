@@ -93,13 +93,6 @@ def test_what_json_does_not_have_is_refused_and_nothing_is_written(path, value):
     assert path.read_bytes() == before
 
 
-def test_a_change_sees_what_is_there_and_is_returned(path):
-    def without_name(content: dict) -> dict:
-        return {key: value for key, value in content.items() if key != "name"}
-
-    assert files.update_json(path, without_name) == files.read_json(path) == without_name(CARD)
-
-
 def test_text_is_utf8_whatever_the_locale_says(tmp_path):
     code = ("import sys, pathlib; from dmdkit import files; folder = pathlib.Path(sys.argv[1]);"
             "files.write_json(folder / 'one.json', {'α': 'ü'});"

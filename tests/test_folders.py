@@ -29,6 +29,18 @@ def test_a_folder_that_holds_anything_else_is_left_as_it_is(tmp_path):
         assert content(folder) == before and list(tmp_path.iterdir()) == [folder]
 
 
+def test_what_a_file_manager_leaves_in_a_folder_is_nobodys(tmp_path):
+    store.save(smallest(), tmp_path / "one", {"what": "first"})
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "one" / name).write_bytes(b"where the window was")
+    with refused(RuntimeError, "one holds an artefact already"):
+        store.save(smallest(), tmp_path / "one", {})
+    store.save(smallest(), tmp_path / "one", {"what": "second"}, overwrite=True)
+    assert store.card("one", tmp_path)["what"] == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert not (tmp_path / "one" / ".DS_Store").exists()
+
+
 def test_checkpoints_and_folders_in_an_artefacts_folder_are_left_as_they_are(tmp_path):
     store.save(smallest(), tmp_path / "one", {})
     (tmp_path / "one" / "checkpoints").mkdir()

@@ -205,6 +205,8 @@ def test_only_the_lessons_are_trusted(tmp_path, monkeypatch, capsys):
     kept[0].cells[0].source += " changed"
     assert not notary.check_signature(kept[0])
     assert str(len(notebooks.NAMES)) in capsys.readouterr().out
+    notebooks.trust((notebooks.LESSONS[0], tmp_path / "of_another_course.ipynb"))
+    assert "1 lessons are trusted" in capsys.readouterr().out
 
 
 # Stamping and running

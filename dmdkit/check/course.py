@@ -114,15 +114,29 @@ def _clear(cell: dict) -> None:
         cell.update(outputs=[], execution_count=None)
 
 
+def _graded(cell: dict) -> bool:
+    return bool(cell["metadata"].get("nbgrader"))
+
+
 def blank(notebook: dict) -> dict:
     """As learners open it: without solutions, and without what the checks said of them."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook["cells"]:
-        if cell["metadata"].get("nbgrader"):
+        if _graded(cell):
             text = SOLUTION.sub(_stub, "".join(cell["source"]))
             cell["source"] = text.splitlines(keepends=True)
             _clear(cell)
     return notebook
+
+
+def _blank_again(notebook: dict, solutions: Path) -> dict:
+    """A lesson whose exercises are as learners open them, whatever was tried in them since."""
+    if not solutions.exists():  # a lesson without exercises
+        return notebook
+    source = json.loads(solutions.read_text(encoding="utf-8"))
+    exercises = {cell["id"]: cell for cell in blank(source)["cells"] if _graded(cell)}
+    cells = [exercises.get(cell.get("id"), cell) for cell in notebook["cells"]]
+    return notebook | {"cells": cells}
 
 
 def _stub(found: re.Match) -> str:
@@ -157,6 +171,7 @@ def _for_students(root: Path, notebooks: dict[int, Path],
     names = [path.name for path in (root / "notebooks").glob("00_*.ipynb")]
     for name in [*names, *(path.name for path in notebooks.values())]:
         content = json.loads((root / "notebooks" / name).read_text(encoding="utf-8"))
+        content = _blank_again(content, root / "notebooks" / "solutions" / name)
         yield f"notebooks/{name}", _text(_prepared(content, hints))
     yield "dmdkit/check/__init__.py", INIT.encode("utf-8")
     for name in CHECKS:

@@ -5,10 +5,11 @@ at what multiplies which argument, and at what moves when one argument is change
 """
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from .answers import Answer, as_tuple, close, listed, subject
-from .relations import relation
+from .relations import SAMPLES, relation
 from .substitutes import HIDDEN, substitutes
 from .terms import terms
 
@@ -75,7 +76,7 @@ class Diagnosis:
                    if isinstance(value, Tensor) and value.ndim and name != HIDDEN]
         batches = sorted(tensors, key=_is_list)[:1]
         for batch in batches:
-            found["the number of samples"] = len(batch)
+            found[SAMPLES] = len(batch)
             found["the number of entries of a sample"] = batch[0].numel()
             found["the number of all entries"] = batch.numel()
         for name, value in zip(self.plan.names, case):
@@ -130,7 +131,7 @@ class Diagnosis:
                 continue
             now = answer.values[k]
             moving.append(name)
-            if close(now, given):
+            if torch.equal(now, given):
                 ignored.append(name)
             elif _same_error(given, want, now, wanted[k]):
                 innocent.append(name)

@@ -135,24 +135,23 @@ ex_1_2 = Exercise("1.2", _error_in_x, _loss_cases, {
 # 1.3 posterior_mean(x_t, x0, t, s, alpha, sigma) -> mean of q(x_s | x_t, x)
 # 1.4 ddim_step(x_t, x0, t, s, alpha, sigma) -> x_s
 
-def _posterior_cases(g):
-    """t and s at least two apart, so that t − 1 is not s. Nowhere α_t = 0: averages of x_t/r, as
-    the lesson derives the mean, are right and 0/0 there."""
+def _step_cases(g):
+    """t and s at least two apart, so that t − 1 is not s; the last starts from pure noise."""
     cases = []
-    for T, t, s in ((20, 12, 5), (100, 70, 40), (50, 9, 0)):
+    for T, t, s in ((20, 12, 5), (100, 70, 40), (50, 9, 0), (20, 19, 10)):
         shape = image_shape(g)
         cases.append((randn(g, *shape), randn(g, *shape), t, s, *tables(T)))
+    alpha, sigma = cases[-1][-2:]
+    alpha[-1], sigma[-1] = 0, 1
     return cases
 
 
-def _ddim_cases(g):
-    """And a case that starts from pure noise, α_t = 0."""
-    alpha, sigma = tables(20)
-    alpha[-1] = 0
-    sigma[-1] = 1
-    shape = image_shape(g)
-    noisy = (randn(g, *shape), randn(g, *shape), 19, 10, alpha, sigma)
-    return [*_posterior_cases(g), noisy]
+def _average(x_t, x0, t, s, alpha, sigma):
+    """The mean of x_t/r and α_s x by their inverse variances: 0/0 where α_t = 0."""
+    r = alpha[t] / alpha[s]
+    fresh = sigma[t]**2 - r**2 * sigma[s]**2
+    weight, own = r**2 / fresh, 1 / sigma[s]**2
+    return (weight * (x_t / r) + own * alpha[s] * x0) / (weight + own)
 
 
 def _kalman(x_t, x0, t, s, alpha, sigma):
@@ -179,7 +178,10 @@ def _mean(formula):
     return wrong
 
 
-ex_1_3 = Exercise("1.3", _kalman, _posterior_cases, {
+ex_1_3 = Exercise("1.3", _kalman, _step_cases, {
+    "Right, but not where α_t = 0: there x_t/r is 0/0, and the sampler starts there. Bring it into "
+    "a form that does not divide by r.":
+        _average,
     "The two weights are swapped: r σ_s²/σ_t² belongs to x_t, and α_s σ²_{t|s}/σ_t² to x.":
         _mean(lambda y, x, r, f, a, s, S: (a * f * y + r * s**2 * x) / S**2),
     "α_s is missing from the weight of x: at time s the image is already scaled by α_s.":
@@ -213,7 +215,7 @@ def _step(formula):
     return wrong
 
 
-ex_1_4 = Exercise("1.4", _rotate, _ddim_cases, {
+ex_1_4 = Exercise("1.4", _rotate, _step_cases, {
     "This is x_t again: you took it apart and put it together at the same time. Take it apart with "
     "α_t and σ_t, where it was; put x̂ and ε̂ together with α_s and σ_s, where you go.":
         _step(lambda y, x, A, S, a, s: y.clone()),

@@ -25,7 +25,8 @@ ex_3_4 = Exercise("3.4", _wanted, _matching_cases, {
     "The derivative is zero everywhere: without stop-gradient x − (x − g) is just g, and x is "
     "gone. Detach the target: (x − g).detach().":
         lambda x, g: 0.5 * (x - (x - g)).square().mean(),
-    "Nothing in this loss is still attached to x. Detach the target only.":
+    "The derivative by x is zero: x is detached, or it cancels, x − (x − g) = g. Detach the target "
+    "only, (x − g).detach().":
         lambda x, g: g.square().mean().detach(),
     "The target is half detached. g comes from networks, which this loss would train as well: "
     "detach all of the target, (x − g).detach().":

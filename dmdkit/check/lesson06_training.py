@@ -30,7 +30,11 @@ def _ratio(m, n, share):
     return share * m / n
 
 
-ex_6_3 = Exercise("6.3", root_of_a_line, weight_cases, {
+def _root(matching_gradient, gan_gradient, share):
+    return root_of_a_line(matching_gradient, gan_gradient, share)
+
+
+ex_6_3 = Exercise("6.3", _root, weight_cases, {
     "The ratio is upside down: the longer the gradient of gan is by itself, the *smaller* w.":
         _balance(lambda m, n, share: share * n / m),
     "This is 1/w, the weight that *matching* would need.":
@@ -124,6 +128,9 @@ ex_6_4 = Exercise("6.4", _from_the_end, _walk_cases, {
         _last_answer,
     "This is one step too few, the state at the last time but one: n times have n − 1 steps.":
         _walk(_right, fewer=2),
+    "The student's answer is clamped to [−1, 1], as the sampler of lesson 01 does it. This one is "
+    "trained on what it answers: leave it as it is.":
+        _walk(lambda G, x, k, a, s, z, e: a[k + 1] * G(x, k).clamp(-1, 1) + s[k + 1] * e[k]),
     "You noised with z again. Take fresh noise after each step, eps[k].":
         _walk(lambda G, x, k, a, s, z, e: a[k + 1] * G(x, k) + s[k + 1] * z),
     "You noised with the predicted noise, as DDIM does. This student takes fresh noise "

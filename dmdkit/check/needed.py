@@ -1,9 +1,15 @@
 """What of a notebook an exercise's function needs, found without running any of it."""
 import ast
+import builtins
+import re
 import symtable
 from collections.abc import Iterator, Sequence
 
 MAGICS = ("%", "!", "?")
+HELP = re.compile(r"\s*[\w.]+\?{1,2}\s*")     # name?
+CAUGHT = re.compile(r"\s*[\w, ]+=\s*[%!].*")  # name = %magic
+
+ALL = "*"  # from module import *
 
 
 def statements(source: str) -> list[ast.stmt]:
@@ -12,7 +18,7 @@ def statements(source: str) -> list[ast.stmt]:
     if lines and lines[0].startswith("%%"):
         lines = lines[1:]
     for k, line in enumerate(lines):
-        if line.lstrip().startswith(MAGICS):
+        if line.lstrip().startswith(MAGICS) or HELP.fullmatch(line) or CAUGHT.fullmatch(line):
             lines[k] = line[:len(line) - len(line.lstrip())] + "pass"
     return ast.parse("\n".join(lines)).body
 
@@ -84,6 +90,10 @@ def needed(cells: Sequence[list[ast.stmt]], own: int, name: str) -> list[ast.stm
             if one in names:
                 chosen[cell, k] = cells[cell][k]
                 wanted += reads(chosen[cell, k])
+        if cell is None and not hasattr(builtins, one):  # it may come from an import of everything
+            chosen |= {(i, k): cells[i][k] for i in range(own + 1)
+                       for k, names in enumerate(bound[i]) if ALL in names}
+            seen.add(ALL)
     return [_lean(chosen[key], seen) for key in sorted(chosen)]
 
 

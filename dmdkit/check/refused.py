@@ -4,6 +4,7 @@ This keeps honest accidents and easy tricks out. It is no prison: the process th
 limits of its own, and it holds no answer that could be read there.
 """
 import ast
+import symtable
 from collections.abc import Iterable, Iterator
 
 MODULES = {"__future__", "abc", "cmath", "collections", "contextlib", "copy", "dataclasses",
@@ -12,24 +13,42 @@ MODULES = {"__future__", "abc", "cmath", "collections", "contextlib", "copy", "d
 NAMES = {"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "getattr", "globals",
          "input", "locals", "memoryview", "open", "setattr", "vars"}
 ATTRIBUTES = {  # of the modules above: other modules, files, ways to any attribute
-    "attrgetter", "builtins", "classes", "cpp_extension", "ctypes", "ctypeslib", "distributed",
-    "f2py", "f_back", "f_globals", "from_file", "fromfile", "gc", "gi_frame", "hub", "importlib",
-    "inspect", "load", "memmap", "methodcaller", "multiprocessing", "ops", "os", "overrides",
-    "package", "pickle", "save", "shutil", "subprocess", "sys", "tb_frame", "threading", "tofile",
-    "types"}
+    "ForwardRef", "attrgetter", "benchmark", "builtins", "classes", "cpp_extension", "ctypes",
+    "ctypeslib", "distributed", "f2py", "f_back", "f_globals", "from_file", "fromfile", "fx", "gc",
+    "get_type_hints", "gi_frame", "hub", "importlib", "inspect", "jit", "load", "memmap",
+    "methodcaller", "multiprocessing", "ops", "os", "overrides", "package", "pickle", "runstring",
+    "save", "shutil", "subprocess", "sys", "tb_frame", "threading", "tofile", "types"}
 PRIVATE = {"__init__", "__name__", "__call__", "_replace", "_asdict"}  # with _, and yet allowed
 SETTABLE = {"data", "requires_grad"}  # of a tensor; autograd has a grad, too
-WRITE_IT = ("takes an answer from dmdkit. The exercise is to write the formula yourself, with "
-            "torch alone; the kit is not there when it is graded.")
+WRITE_IT = ("takes something from dmdkit, which is not there when it is graded. Write the formula "
+            "with torch alone; a device is that of the arguments.")
 
 
 def refused(statements: Iterable[ast.stmt]) -> str:
     """Why this is not run, as the end of a sentence; "" if nothing speaks against it."""
     for statement in statements:
+        for reason in _of_taken(statement):
+            return reason
         for node in ast.walk(statement):
             for reason in _reasons(node):
                 return reason
     return ""
+
+
+def _of_taken(statement: ast.stmt) -> Iterator[str]:
+    """Of the names that it takes from elsewhere; a function's own variable may be called input."""
+    code = ast.unparse(ast.fix_missing_locations(statement))
+    yield from map(_of_name, sorted(NAMES & set(_taken(symtable.symtable(code, "cell", "exec")))))
+
+
+def _taken(table: symtable.SymbolTable) -> Iterator[str]:
+    """Only in a function is a name that it sets never looked for outside."""
+    for symbol in table.get_symbols():
+        own = table.get_type() == "function" and not symbol.is_global()
+        if symbol.is_referenced() and not own:
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _taken(child)
 
 
 def _reasons(node: ast.AST) -> Iterator[str]:
@@ -39,8 +58,6 @@ def _reasons(node: ast.AST) -> Iterator[str]:
         if node.level or _unknown(node.module):
             yield _of_module(node.module or ".")
         yield from (_of_name(alias.name) for alias in node.names if _reaching(alias.name))
-    elif isinstance(node, ast.Name) and node.id in NAMES:
-        yield _of_name(node.id)
     elif isinstance(node, ast.Attribute) and _reaching(node.attr):
         yield _of_name(node.attr)
     elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):

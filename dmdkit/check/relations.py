@@ -11,6 +11,7 @@ from torch import Tensor
 from .answers import close
 
 Results = Sequence[tuple[Tensor, Tensor]]  # of each case: what was given, what is wanted
+SAMPLES = "the number of samples"  # one of the scales
 POWERS = {1: "{}", -1: "1/{}", 2: "{}²", -2: "1/{}²", 0.5: "√{}", -0.5: "1/√{}"}
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "is the square of what it should be": torch.square,
@@ -42,7 +43,7 @@ def _relations(results: Results, scales: Sequence[dict[str, float]]) -> Iterator
         if all(close(given, function(want)) for given, want in results):
             yield words
     yield from _cut(results)
-    yield from _by_sample(results)
+    yield from _by_sample(results, scales)
 
 
 def _by_a_factor(results: Results, scales: Sequence[dict[str, float]]) -> Iterator[str]:
@@ -105,21 +106,24 @@ def _cut(results: Results) -> Iterator[str]:
         yield f"is cut off: no value of it leaves [{low:.3g}, {high:.3g}], and the right ones do"
 
 
-def _by_sample(results: Results) -> Iterator[str]:
-    """Samples that are right, in another order, or right but for a factor of their own."""
+def _by_sample(results: Results, scales: Sequence[dict[str, float]]) -> Iterator[str]:
+    """Samples that are right, in another order, or right but for a factor of their own; where the
+    first dimension is not the batch, rows."""
     if not all(want.ndim and len(want) > 1 for _, want in results):
         return
+    batches = all(len(want) == scale.get(SAMPLES) for (_, want), scale in zip(results, scales))
+    one, where = ("sample", " of each batch") if batches else ("row", "")
     right = [[close(g, w) for g, w in zip(given, want)] for given, want in results]
     if all(of[0] and not any(of[1:]) for of in right):
-        yield "is right for the first sample of each batch only"
+        yield f"is right for the first {one}{where} only"
     if all(any(of) and not all(of) for of in right):
-        yield "is right for some samples of each batch, and wrong for others"
+        yield f"is right for some {one}s{where}, and wrong for others"
     if all(_rearranged(given, want) for given, want in results):
-        yield "holds right samples in another order than is asked for, or more than once"
+        yield f"holds right {one}s in another order than is asked for, or more than once"
     factors = [_factor(g, w) for given, want in results for g, w in zip(given, want)]
     if all(factors) and any(want[0].numel() > 1 for _, want in results):
-        yield ("is right in each sample but for a factor: a number that multiplies or divides all "
-               "entries of a sample is wrong")
+        yield (f"is right in each {one} but for a factor: a number that multiplies or divides all "
+               f"entries of a {one} is wrong")
 
 
 def _rearranged(given: Tensor, want: Tensor) -> bool:

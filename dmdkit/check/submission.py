@@ -1,7 +1,9 @@
 """Notebooks that were handed in, as they come: files, folders, the zips of Canvas and Moodle."""
 import io
 import json
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -15,6 +17,8 @@ from .points import TABLE, lesson_of
 LARGEST = 50 * 2**20  # bytes of a notebook that is read
 CANVAS = re.compile(r"([^_]+)(?:_LATE)?_\d+_\d+_.+")
 MOODLE = re.compile(r"(.+?)_\d+_assignsubmission_file_?")
+DAMAGED = (EOFError, OSError, ValueError, lzma.LZMAError, struct.error, zipfile.BadZipFile,
+           zlib.error)  # what a damaged zip raises
 SKIPPED = ("__MACOSX", ".ipynb_checkpoints")
 
 
@@ -44,7 +48,7 @@ class Submission:
         found = Counter(lesson_of(name) for name in ids if name in TABLE)
         if found:
             return found.most_common(1)[0][0]
-        number = re.search(r"(?<!\d)0([1-6])_(?=[a-z])", self.place.name)
+        number = re.search(r"(?<!\d)0([1-68])_(?=[a-z])", self.place.name)
         return int(number[1]) if number else 0
 
 
@@ -97,7 +101,7 @@ def _unpacked(place: PurePosixPath, content: bytes,
         return
     try:
         packed = zipfile.ZipFile(io.BytesIO(content if depth < 2 else b""))
-    except zipfile.BadZipFile:
+    except DAMAGED:
         yield place, b""
         return
     for entry in packed.infolist():
@@ -112,7 +116,7 @@ def _entry(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """b"" for one that is too large, encrypted or damaged."""
     try:
         return packed.read(entry) if entry.file_size <= LARGEST else b""
-    except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):  # NotImplementedError, too
+    except (RuntimeError, *DAMAGED):  # NotImplementedError, too
         return b""
 
 

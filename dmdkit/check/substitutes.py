@@ -35,12 +35,14 @@ def varied(names: Sequence[str], case: tuple) -> dict[str, tuple]:
 
 
 def _another(value):
-    """Whole numbers stay below the largest of them, as places in a table must."""
+    """A value that no mean, absolute value or clamp takes for the first. Whole numbers stay below
+    the largest of them, as places in a table must; what is positive stays so, as variances must."""
     if isinstance(value, int):
         return value - 1 if value else 1
     if _is_whole(value):
-        return value.flip(0)
-    return 0.8 * value + 0.05
+        return (value - 1).clamp(min=0)
+    positive = bool((torch.as_tensor(value) >= 0).all())
+    return (0.8 if positive else -0.8) * value + 0.05
 
 
 def _put(case: tuple, k: int, value) -> tuple:

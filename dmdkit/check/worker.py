@@ -122,6 +122,8 @@ def _forbid(folder: Path, library: str) -> None:
     code = [Path(entry).resolve() for entry in sys.path[1:] if entry]
     code = [str(entry) for entry in code if "site-packages" in entry.parts or
             entry.is_relative_to(sys.base_prefix)]
+    sys.path[1:] = code  # an editable install has put the clone there
+    torch.from_file = torch.UntypedStorage.from_file = _no_file  # they open unseen by the hook
     readable = (*code, str(Path(torch.__file__).parent), str(folder), os.devnull, "/dev/urandom")
 
     def allowed(path, writes: bool) -> bool:
@@ -139,6 +141,10 @@ def _forbid(folder: Path, library: str) -> None:
                 raise PermissionError("a function that is graded has no files of its own")
 
     sys.addaudithook(watch)
+
+
+def _no_file(*given, **options):
+    raise PermissionError("a function that is graded has no files of its own")
 
 
 if __name__ == "__main__":

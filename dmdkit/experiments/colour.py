@@ -1,18 +1,20 @@
 """The recipes in colour: what ships, and the well-known set-ups. Settings."""
 from dataclasses import replace
+from functools import partial
 
 from ..methods import classifier, ddpm, dmd, dmd2
 from ..tasks.cifar10 import CIFAR10
-from ..tasks.faces import FACES
+from ..tasks.faces import FACES, faces
 from .chain import Chain
 from .evaluate import Sampling
 from .recipe import Recipe
 
 PLAIN = (Sampling("ddim", 100), Sampling("ddim", 16), Sampling("ddim", 1))
 ONE_STEP = (Sampling("ddim", 1),)
+ALL_FACES = replace(FACES, read=partial(faces, limit=None))  # as the well-known set-up has them
 GUIDANCE = 1.0  # of CIFAR-10's teacher, of 0, 0.5, 1 and 2 on selection noise
 
-# What ships learns from pairs by LPIPS, twice as heavily as with classes (DMD, section 4). The
+# What ships learns from pairs by LPIPS, twice as heavily as with classes (DMD, appendix B.1). The
 # digits' 8 Heun steps leave colours off: faces of 8 are at 5.8 in patches, those of 32 at 0.8;
 # CIFAR-10's of 8 at 2.2, of 16 at 1.1, of 32 at 1.0.
 STUDENT = {"n_pairs": 6400, "distance": "lpips-alex", "regression_weight": 0.5}
@@ -68,12 +70,13 @@ CIFAR10_RECIPES = {
 POSTER_RECIPES = {
     "poster-teacher-faces": Recipe(
         "The well-known small set-up's teacher of faces: ε-prediction, linear β, T = 1000.",
-        FACES, ddpm.Settings("documented", lr=1e-4, betas=(0.9, 0.999), ema=0.0), 76_000, 128,
+        ALL_FACES, ddpm.Settings("documented", lr=1e-4, betas=(0.9, 0.999), ema=0.0), 76_000, 128,
         samplings=(Sampling("ddpm", 1000),)),
     "poster-faces": Recipe(
-        "Its student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 steps.",
-        FACES, dmd.Settings("poster-teacher-faces", lr=5e-6, fake_lr=5e-6,
-                            **DOCUMENTED | {"n_pairs": 12_800}), 2000, samplings=ONE_STEP),
+        "poster-teacher-faces' student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 "
+        "steps.",
+        ALL_FACES, dmd.Settings("poster-teacher-faces", lr=5e-6, fake_lr=5e-6,
+                                **DOCUMENTED | {"n_pairs": 12_800}), 2000, samplings=ONE_STEP),
     "poster-cifar10": Recipe(
         "A student of google/ddpm-cifar10-32: 4,864 pairs, learning rate 1e-6, batches of 64, "
         "1,520 steps.",

@@ -89,13 +89,14 @@ class Sampling:
         return entry | ({"more": self.more} if self.more else {})
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser with this guidance. Raises what ``Guided`` and ``store.load`` do."""
+        """The denoiser with this guidance. Raises what ``Guided`` and ``store.load`` do, and
+        ValueError for guidance of a denoiser without classes."""
+        expect.guidance(self.guidance, labels_of(1, denoiser.n_classes), denoiser.n_classes)
         if not self.guide and not self.guide_weight and self.interval == EVERYWHERE:
             return denoiser
-        guide = None
+        device, guide = next(denoiser.parameters()).device, None
         if self.guide:
-            root = store.find(self.guide, ROOT, RUNS)
-            guide = store.load(self.guide, next(denoiser.parameters()).device, root)
+            guide = store.load(self.guide, device, store.find(self.guide, ROOT, RUNS))
         return Guided(denoiser, self.interval, guide, self.guide_weight)
 
     def states(self, denoiser: Denoiser, z: Tensor, label: Tensor | None,
@@ -233,8 +234,7 @@ def _entry(sampling: dict, purpose: str, seed: int, n: int, values: Scores) -> d
 
 def accuracy(net: nn.Module, test: Images) -> float:
     """The share of the test images that a classifier names rightly."""
-    device = next(net.parameters()).device
-    x, label = test.batch(torch.arange(len(test)))
+    (x, label), device = test.batch(torch.arange(len(test))), next(net.parameters()).device
 
     def named(part: Tensor) -> Tensor:
         return net(part.to(device)).argmax(1).cpu()

@@ -109,7 +109,8 @@ def observe(frame: Frame) -> dict[str, Tensor]:
     copies, mixture = generator.net.config.copies, real.data
     scorer = PlaneScorer(mixture)
     z = torch.randn(N_SCORED, 2, generator=noise.generator("pictures"))
-    x = generator(z.repeat(copies, 1), SCHEDULE.T - 1).x.unflatten(0, (copies, -1))
+    z = z.repeat(copies, 1).to(next(generator.parameters()).device)
+    x = generator(z, SCHEDULE.T - 1).x.cpu().unflatten(0, (copies, -1))
     fake = training.learners["fake"].net if "fake" in training.learners else None
     first = fake and Denoiser(fake.net.copy(0), SCHEDULE, fake.prediction, n_classes=0)
     eps = torch.randn(16, 1, 2, generator=noise.generator("pictures", 0, 1))

@@ -24,7 +24,7 @@ def spoiled(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """Pictures x (B, C, H, W) in [−1, 1], each spoiled in one way, by name."""
     noise = torch.randn(x.shape, generator=generator).to(x.device)
     wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return {"one pixel aside": wide[..., 1:-1, :-2],
+    return {"shifted": wide[..., 1:-1, :-2],
             "blurred": F.avg_pool2d(wide, 3, 1),
             "noise, σ 0.1": (x + 0.1 * noise).clamp(-1, 1),
             "darker": (x - 0.2).clamp(-1, 1),

@@ -52,7 +52,7 @@ RECIPES = {
              "and for an ablation."),
     "teacher-long": TEACHER.changed(
         n_steps=7400, batch_size=256, ema=0.9995, samplings=PLAIN[:3],
-        what="The teacher's network on twice as many images, in batches that a GPU takes."),
+        what="The teacher's network, trained on twice as many images, in batches of 256 on a GPU."),
     "student-dmd-paired": Recipe(
         "One-step student of the teacher by Distribution Matching Distillation. Its regression "
         "compares layers of the classifier in whose features one Fréchet distance is taken.",
@@ -89,7 +89,7 @@ RECIPES = {
         MNIST, ddpm.Settings("documented", lr=1e-4, betas=(0.9, 0.999), ema=0.0), 4700, 256,
         samplings=(Sampling("ddpm", 400, 0.5),)),
     "poster-mnist": Recipe(
-        "Its student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 steps.",
+        "poster-teacher's student: 12,800 pairs, learning rate 5e-6, batches of 64, 2,000 steps.",
         MNIST, dmd.Settings(teacher="poster-teacher", guidance=GUIDANCE, n_pairs=12_800, lr=5e-6,
                             distance="classifier", fake_lr=5e-6, ema=0.0), 2000,
         samplings=ONE_STEP)}

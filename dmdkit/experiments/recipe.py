@@ -1,5 +1,6 @@
 """A recipe: a task, a method's settings, and how long. It is all that a training needs to know."""
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class Recipe:
         task: the data set.
         method: settings, of one of the methods.
         n_steps: of the training. batch_size: of all processes together.
-        seed: of the weights and of all that the training draws.
+        seed: of the weights and of what the training draws; a head start draws the same in all.
         samplings: how samples are drawn to measure it; none for a classifier.
     Raises ValueError for numbers that make no sense.
     """
@@ -131,17 +132,14 @@ class Sources:
         return hashlib.sha256(raw).hexdigest()
 
     def pairs(self, name: str, n: int, solver: pairs.Solver) -> pairs.Pairs:
-        """n pairs of a teacher. They are taken from where they lie, and what is missing is made
-        first. Raises what ``pairs.make_pairs`` and ``load_pairs`` raise."""
+        """n pairs of a teacher. They are kept in ``RUNS``, and what is missing there is made.
+        Raises what ``pairs.make_pairs`` raises."""
         if "pairs" in self.given:
             return _enough(self.given["pairs"], n)
         teacher = self.load(name)
         if not isinstance(teacher, Denoiser):
             return exact_pairs(teacher, self.task.shape, n, solver)
         about = {"teacher": name, "teacher_sha256": self.checksum(name)}
-        shipped = ROOT / "pairs"
-        if _holds(shipped, n, pairs.settings_of(teacher, solver) | about):
-            return pairs.load_pairs(shipped, n, teacher)
         whose = f"{Path(name).name}-{about['teacher_sha256'][:8]}"  # another teacher's pairs lie elsewhere
         folder = RUNS / f"pairs-{whose}-{solver.name}{solver.n_steps}-w{solver.guidance:g}"
         return pairs.make_pairs(teacher, n, folder, solver, about=about)
@@ -149,7 +147,7 @@ class Sources:
 
 def _of_diffusers(name: str) -> bool:
     """Whether a name is a folder's or one of the hub's; an artefact's has no slash."""
-    return "/" in name
+    return "/" in name or os.sep in name
 
 
 def exact_pairs(real, shape: tuple[int, ...], n: int, solver: pairs.Solver) -> pairs.Pairs:
@@ -164,11 +162,3 @@ def _enough(given: pairs.Pairs, n: int) -> pairs.Pairs:
         raise ValueError(f"{len(given.z)} pairs were given; {n} are wanted.")
     label = None if given.label is None else given.label[:n]
     return pairs.Pairs(given.z[:n], given.x[:n], label)
-
-
-def _holds(folder: Path, n: int, settings: dict) -> bool:
-    """Whether a folder has n pairs of these settings."""
-    if not (folder / pairs.CARD).exists():
-        return False
-    card = pairs.pairs_card(folder)
-    return card["pairs"] >= n and all(card.get(name) == value for name, value in settings.items())

@@ -70,10 +70,12 @@ def spread(found: Iterable[Row]) -> Spread:
 
 
 def merged(entries: list[dict], new: dict) -> list[dict]:
-    """The entries with one more, which takes the place of an earlier one of the same thing."""
+    """The entries with one more, which takes the place of an earlier one of the same thing, but
+    for figures in spaces that were not at hand this time."""
     same = ("sampling", "noise", "seed", "images")
     others = [entry for entry in entries if any(entry[name] != new[name] for name in same)]
-    return [*others, new]
+    before = [entry["values"] for entry in entries if entry not in others]
+    return [*others, new | {"values": (before[-1] if before else {}) | new["values"]}]
 
 
 def text(spread: Spread, form: str = "{:.2f}") -> str:

@@ -17,12 +17,14 @@ DRAWN = ["drawn by", "samples", "noise", "seeds"]
 HEADS = ["Fréchet distance, first space", "second space", "right digits", "coverage"]
 FORMS = {"accuracy": "{:.1%}", "coverage": "{:.3f}", "frechet_distance": "{:.2f}",
          "ink": "{:.4f}", "lattice": "{:.0%}", "precision": "{:.3f}"}
-COLOUR_HEADS = ["Fréchet distance, patches of colour", "Inception", "precision", "coverage"]
+COLOUR_HEADS = ["Fréchet distance, patches of colour", "in Inception's features",
+                "precision there", "coverage there"]
 PAPER = (("paper", "ink"), ("paper", "lattice"))
 # In colour with classes there is a classifier's space too.
 CLASSES = (("classifier", "frechet_distance"), *COLOUR[:2], ("classifier", "accuracy"),
            ("classifier", "coverage"))
-CLASSES_HEADS = ["Fréchet distance, classifier", *COLOUR_HEADS[:2], "right classes", "coverage"]
+CLASSES_HEADS = ["Fréchet distance, classifier", "patches of colour", *COLOUR_HEADS[1:2],
+                 "right classes", "coverage, classifier"]
 
 # README's table: what a line is called, the artefact, its sampler, steps and guidance.
 LINES = (

@@ -61,10 +61,10 @@ def denoising_loss(
 ) -> Tensor:
     """Mean squared error between what ``model`` predicts at x_t and its target, per sample, (B,).
 
-    DDPM's L_simple (eq. 14) for kind "eps". For "v" it equals (SNR + 1)-weighted error in x, for
-    "eps" SNR-weighted (Salimans & Ho 2022, section 4). x, eps: (B, …); t, label: (B,).
-    Raises ValueError for a kind that has no single target, TypeError or ValueError for tensors of
-    another dtype or of unlike shapes.
+    DDPM's L_simple (eq. 14) for kind "eps". For "eps" it equals SNR-weighted error in x, for
+    "v", where α² + σ² = 1, (SNR + 1)-weighted (Salimans & Ho 2022, section 4).
+    x, eps: (B, …); t, label: (B,). Raises ValueError for a kind that has no single target, TypeError
+    or ValueError for tensors of another dtype or of unlike shapes.
     """
     x_t = schedule.noise(x, t, eps)
     target = target_of(kind, x, eps, *schedule.at(t, x))

@@ -192,7 +192,7 @@ class DMD2(DMD):
             x_t = self.simulated(z, label, g)
         else:
             x, label = self.real_batch(g)
-            x_t = self.schedule.noise(x, t, z)  # at T−1 α is 0, and this is z
+            x_t = self.schedule.noise(x, t, z)  # z at T−1, where α is 0 there
         return x_t, t, label, None if label is None else label + self.shift
 
     def simulated(self, z: Tensor, label: Tensor | None, g: torch.Generator) -> Tensor:

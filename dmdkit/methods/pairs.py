@@ -1,5 +1,5 @@
 """Noise–image pairs: noise, and the sample that a deterministic solver of the teacher makes of it
-(DMD, section 4.2).
+(DMD, section 3.3).
 
     folder/pairs-00000.safetensors …  shards of ``SHARD`` pairs; images as uint8, points as they are
            pairs.json                 the card: solver, steps, guidance, teacher's checksum, time

@@ -56,7 +56,7 @@ def notes(card: dict, names: Sequence[str], space: str = "judge") -> dict[str, s
     real = value_of(card["baseline"], space, "frechet_distance")
     found = {name: [value_of(one, space, "frechet_distance") for one in scores]
              for name, scores in of_study(card, names).items()}
-    return {name: f"Fréchet distance {_spread(values)} (real images: {real:.2f})"
+    return {name: f"Fréchet distance, {space}'s features: {_spread(values)} (real images: {real:.2f})"
             for name, values in found.items()}
 
 

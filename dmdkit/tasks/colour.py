@@ -18,8 +18,8 @@ def denoiser(classes: int = 0) -> Denoiser:
 
 
 def patches(x: Tensor) -> Tensor:
-    """The mean colours of 8 × 8 patches, (N, 192): a space without a network. It says where which
-    colour is, and nothing of what is finer."""
+    """The mean colours of patches of 4 × 4 pixels, 8 × 8 of them, (N, 192): a space without a
+    network. It says where which colour is, and nothing of what is finer."""
     return F.adaptive_avg_pool2d(x, 8).flatten(1)
 
 

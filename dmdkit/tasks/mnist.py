@@ -63,20 +63,22 @@ def scorer() -> DigitScorer:
 
 
 def paper(images: Tensor) -> dict[str, float]:
-    """What lies on the paper around digits, where real ones have nothing.
+    """What lies on the paper around digits, where real ones have nothing; no figure where an
+    untrained network leaves no paper to look at.
 
     images: (N, 1, H, W) in [−1, 1], of which −1 is the paper. Returns "ink", the mean of x + 1
     where no pixel of the 5 × 5 around is above −0.6, and "lattice", the share of the variance in
     blank 8 × 8 pieces that is of the three patterns whose period is two pixels (0.048, or 3 of 63,
     in white noise).
     """
-    blank = F.max_pool2d(images, 5, 1, 2) < PAPER
-    return {"ink": (images[blank] + 1).mean().item(), "lattice": _lattice(images)}
-
-
-def _lattice(images: Tensor) -> float:
+    pixels = images[F.max_pool2d(images, 5, 1, 2) < PAPER]
     pieces = images.unfold(2, 8, 4).unfold(3, 8, 4).reshape(-1, 8, 8)
-    blank = pieces[pieces.amax((1, 2)) < PAPER]
+    pieces = pieces[pieces.amax((1, 2)) < PAPER]
+    ink = {"ink": (pixels + 1).mean().item()} if len(pixels) else {}
+    return ink | ({"lattice": _lattice(pieces)} if len(pieces) else {})
+
+
+def _lattice(blank: Tensor) -> float:
     power = torch.fft.fft2(blank - blank.mean((1, 2), keepdim=True)).abs().square().sum(0)
     alternating = power[4, 0] + power[0, 4] + power[4, 4]
     return (alternating / power.sum().clamp(min=1e-12)).item()

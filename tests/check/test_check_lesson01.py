@@ -19,7 +19,7 @@ RIGHT = {
         "((a * x_t - s * model(x_t, t, label).v - x) / s).square().mean()",
     ],
     "ex_1_3": [  # the two sources averaged with their inverse variances, as the lesson derives it
-        "(alpha[s] * x0 / sigma[s]**2 + x_t / r * r**2 / fresh) / (1 / sigma[s]**2 + r**2 / fresh)",
+        "(alpha[s] * x0 / sigma[s]**2 + x_t * r / fresh) / (1 / sigma[s]**2 + r**2 / fresh)",
     ],
 }
 BEFORE = {
@@ -80,6 +80,9 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "alpha[t] / alpha[s] * sigma[s]**2 / sigma[t]**2 * x_t + alpha[s] * (sigma[t]**2 - "
         "sigma[s]**2) / sigma[t]**2 * x0": "r² is missing",
         "alpha[s] * x0 + sigma[s] * (x_t - alpha[t] * x0) / sigma[t]": "DDIM",
+        "(alpha[s] * x0 / sigma[s]**2 + x_t / (alpha[t] / alpha[s]) * (fresh := (alpha[t] / "
+        "alpha[s])**2 / (sigma[t]**2 - (alpha[t] / alpha[s] * sigma[s])**2))) / (1 / sigma[s]**2 + "
+        "fresh)": "does not divide by r",
         "alpha[s] * x0": "alone",
         "solved(x_t, x0, t, t - 1, alpha, sigma)": "in place of s",
         "solved(x_t, x0, s, t, alpha, sigma)": "exchanged",

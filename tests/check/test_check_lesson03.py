@@ -71,7 +71,7 @@ WRONG = {  # what learners write, and a word of the answer that they must get
         "(x - (x - g).detach()).square().mean()": "½ is missing",
         "0.5 * (x - (x - g).detach()).square().sum()": "not the sum",
         "0.5 * (x - g).square().mean()": "pulls x towards g",
-        "0.5 * (x.detach() - (x - g).detach()).square().mean()": "still attached",
+        "0.5 * (x.detach() - (x - g).detach()).square().mean()": "derivative by x is zero",
         "0.5 * g.square().mean().item()": "should be a tensor",
         "0.5 * (x - (x.detach() - g)).square().mean()": "half detached",
         "0.5 * (x.detach() - (x - g)).square().mean()": "wrong one",

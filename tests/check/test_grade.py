@@ -14,7 +14,7 @@ from dmdkit.check import judge as judges
 from dmdkit.check import wire
 from dmdkit.check.grade import grade
 from dmdkit.check.judge import Judge
-from dmdkit.check.points import TABLE, exercises
+from dmdkit.check.points import TABLE, exercises, lesson_of
 from dmdkit.check.submission import Submission
 
 ARGUMENTS = "x, m_fake, v_fake, m_real, v_real"
@@ -50,7 +50,7 @@ def kl(body: str, before: str = "") -> str:
 
 # Ordinary submissions
 
-@pytest.mark.parametrize("lesson", range(1, 7))
+@pytest.mark.parametrize("lesson", sorted({lesson_of(name) for name in TABLE}))
 def test_a_perfect_submission_gets_all_points_and_a_blank_one_none(lesson, judge):
     perfect = report_on(notebook(lesson, "solved"), judge)
     assert [result.fault for result in perfect.results if result.fault] == []
@@ -118,6 +118,11 @@ HELPED = {  # what learners write around a right answer
                          "p = p - N(m_real, v_real**0.5).log_prob(x).sum()\n"
                          "return torch.autograd.grad(p, x)[0]",
                          "from torch.distributions import Normal as N"), ""),
+    "a question": (kl(f"return {RIGHT}") + "torch.cdist?\nsome = %pwd\n", ""),
+    "all of a module": (kl(f"return softplus(x) * 0 + {RIGHT}"),
+                        "from torch.nn.functional import *"),
+    "variables called like built-ins": (kl(f"input, vars = x, {RIGHT}\nreturn vars + 0 * input"),
+                                        ""),
     "prints": (kl(f"print('x' * 10**6)\nreturn {RIGHT}"), ""),
 }
 
@@ -165,6 +170,15 @@ TRICKS = {
     "any attribute": (kl("import operator\nreturn operator.attrgetter('__class__')(x)"), "",
                       "uses attrgetter"),
     "dunders": (kl("return ().__class__.__base__.__subclasses__()"), "", "uses __"),
+    "a string that is code": (kl(
+        "return get_type_hints(helper)['run'](x)", "from typing import get_type_hints\n"
+        "def helper(run: 'lambda x: exec(x)'): pass"), "", "uses get_type_hints"),
+    "a timer of code": (kl("return torch.utils.benchmark.Timer('x')"), "", "uses benchmark"),
+    "a built-in, renamed": (kl("return look('x')", "look = eval"), "", "uses eval"),
+    "a built-in in a class": (kl("return Look.eval('x')", "class Look:\n    eval = eval"), "",
+                              "uses eval"),
+    "a built-in as a default": (kl("return look(x)", "def look(x, eval=eval):\n    eval(x)"), "",
+                                "uses eval"),
     "exec": (kl("exec('import os')\nreturn x"), "", "uses exec"),
     "a tensor that equals everything": (kl(
         "return torch.zeros(x.shape).as_subclass(Same)",
@@ -330,6 +344,8 @@ def test_whoever_gets_past_what_is_refused_finds_no_file_process_or_network(judg
     tries = {"open(path)": f"open({check.__file__!r})", "listdir": "os.listdir('/etc')",
              "write": "open('/tmp/written', 'w')", "fork": "os.fork()", "kill": "os.kill(1, 0)",
              "socket": "__import__('socket').create_connection(('127.0.0.1', 1))",
+             "from_file": f"torch.from_file({check.__file__!r}, False, 9, dtype=torch.uint8)",
+             "storage": f"torch.UntypedStorage.from_file({check.__file__!r}, False, 9)",
              "popen": "os.popen('true')", "ctypes": "__import__('ctypes').CDLL(None)"}
     for what, code in tries.items():
         spy = f"import os\ndef kl_gradient(*of):\n    {code}"
@@ -337,6 +353,12 @@ def test_whoever_gets_past_what_is_refused_finds_no_file_process_or_network(judg
     real = "import sys\ndel sys.modules['dmdkit']\nsys.path[:0] = [{!r}]\nimport dmdkit.check"
     spy = f"def kl_gradient(*of):\n    exec({real.format(str(judges.KIT.parent))!r})"
     assert "Error" in judge.fault("ex_3_1", spy)
+
+
+def test_the_process_does_not_know_where_the_kit_lies(judge):
+    """An editable install puts the clone on the path: there the solutions are, too."""
+    spy = "import sys\ndef kl_gradient(*of):\n    raise ValueError(sys.path)"
+    assert str(judges.KIT.parent) + "'" not in judge.fault("ex_3_1", spy)
 
 
 def test_the_process_holds_no_answer_and_no_secret(judge):

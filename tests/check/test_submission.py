@@ -64,11 +64,24 @@ def test_what_is_no_notebook_is_a_submission_that_cannot_be_read(found):
     assert len(reports) == len(bad) and {one.fault for one in reports} == {UNREADABLE}
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_damaged_within_costs_nobody_else_a_grade(found, kind):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", kind) as packed:
+        packed.writestr("a.ipynb", bytes(range(256)) * 40)
+    damaged = bytearray(stream.getvalue())
+    damaged[60:120] = bytes(60)
+    bad, good = found({"a/work.zip": bytes(damaged), "b/03.ipynb": NOTEBOOK})
+    assert bad.notebook is None and good.notebook
+
+
 def test_a_notebook_of_no_lesson_is_told_so(found):
     one, = found({"a.ipynb": json.dumps({"cells": []}).encode()})
     assert grade(one, None).fault == NO_LESSON
     one, = found({"x_04_dmd_mnist.ipynb": json.dumps({"cells": []}).encode()})
     assert one.lesson == 4
+    one, = found({"08_in_colour.ipynb": json.dumps({"cells": []}).encode()})
+    assert one.lesson == 8
 
 
 def test_names_in_a_zip_lead_nowhere_else(found, tmp_path):

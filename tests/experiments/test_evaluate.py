@@ -275,12 +275,15 @@ def test_a_read_only_folder_is_refused_before_anything_is_measured(here, monkeyp
         list(evaluate.evaluate("dots-teacher", task, (DDIM,), n=6, root=trained()))
 
 
-def test_steps_that_a_schedule_has_not_are_refused_before_any_work(here):
+def test_steps_and_guidance_that_cannot_be_are_refused_before_any_work(here):
     with refused(ValueError, "n_steps must be a whole number of at least 1; got 0"):
         Sampling("ddim", 0)
     task = replace(DOTS, make_scorer=lambda: pytest.fail("it scored"))
     with refused(ValueError, "n_steps must be a whole number from 1 to 64.*got 65"):
         list(evaluate.evaluate("dots-teacher", task, (Sampling("ddim", 65),), n=6,
+                               root=trained()))
+    with refused(ValueError, "There are no classes to guide by: leave guidance at 0; got 1"):
+        list(evaluate.evaluate("dots-teacher", task, (DDIM, Sampling("ddim", 4, 1.0)), n=6,
                                root=trained()))
 
 

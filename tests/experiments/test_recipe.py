@@ -1,4 +1,5 @@
 """Recipes: every setting reaches what runs, and networks and pairs are the right ones."""
+import os
 from dataclasses import fields, replace
 from functools import partial
 
@@ -10,7 +11,7 @@ from toys import (DIGITS, DOTS, STUDENT, TEACHER, dot, dot_network, equal, given
 
 from dmdkit import data, store, train
 from dmdkit.experiments import mnist
-from dmdkit.experiments.recipe import Recipe, Sources
+from dmdkit.experiments.recipe import Recipe, Sources, _of_diffusers
 from dmdkit.methods import classifier, ddpm, dmd, dmd2, pairs, perceptual, progressive
 from dmdkit.methods.discriminator import Discriminator
 from dmdkit.tasks.plane import MIXTURES, plane
@@ -219,21 +220,26 @@ def test_a_share_that_is_none_is_refused_before_anything_is_loaded(kept):
 SOLVER = pairs.Solver("heun", 8, mnist.GUIDANCE)
 
 
-def test_pairs_are_those_that_ship_while_they_are_enough(monkeypatch):
-    monkeypatch.setattr(pairs, "make_pairs", lambda *args, **options: (args, options))
-    teacher = store.load("teacher")
-    sources = Sources(mnist.MNIST, given={})
-    monkeypatch.setattr(sources, "load", lambda name: teacher)
-    assert len(sources.pairs("teacher", 640, SOLVER).z) == 640
-    (_, n, folder, solver), options = sources.pairs("teacher", 641, SOLVER)
-    assert n == 641 and data.ROOT not in folder.parents and solver == SOLVER
-    card = pairs.pairs_card(data.ROOT / "pairs")  # both are of one kind
-    wanted = pairs.settings_of(teacher, solver) | options["about"]
-    assert {name: card[name] for name in wanted} == wanted
-    for other in (pairs.Solver("ddim", 8, 0.25), pairs.Solver("heun", 9, 0.25),
-                  pairs.Solver("heun", 8, 0.5)):
-        (_, n, folder, solver), _ = sources.pairs("teacher", 8, other)
-        assert n == 8 and solver == other
+def test_pairs_are_kept_and_those_of_every_solver_lie_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, honest = [], pairs.make_pairs
+
+    def make_pairs(teacher, n, folder, solver, **options):
+        made.append(folder)
+        return honest(teacher, n, folder, solver, **options)
+
+    monkeypatch.setattr(pairs, "make_pairs", make_pairs)
+    sources = Sources(DIGITS, given={"teacher": tiny()})
+    solvers = [SOLVER, pairs.Solver("ddim", 8, 0.25), pairs.Solver("heun", 2, 0.25),
+               pairs.Solver("heun", 8, 0.5)]
+    few = [sources.pairs("teacher", 2, solver) for solver in solvers]
+    assert len(set(made)) == 4 and all(folder.parent == data.RUNS for folder in made)
+    card = pairs.pairs_card(made[0])
+    assert card["teacher_sha256"] == sources.checksum("teacher") and card["guidance"] == 0.25
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    again = [sources.pairs("teacher", 2, solver) for solver in solvers]
+    assert all(torch.equal(one.x, other.x) for one, other in zip(few, again)) and len(kept) == 4
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.parametrize("change", [{}, {"solver": "ddim"}, {"solver_steps": 3}, {"guidance": 1.0}])
@@ -295,3 +301,10 @@ def test_what_a_task_has_not_is_named():
         prepared(BASES[dmd].changed(distance="mile"))
     with refused(ValueError, "The task digits has no scorer"):
         replace(DIGITS, make_scorer=None).scorer()
+
+
+@pytest.mark.parametrize("name, sep, folder", [
+    ("teacher", "/", False), ("google/ddpm", "/", True), (r"C:\models\ddpm", "\\", True)])
+def test_a_name_with_a_slash_is_a_folders_or_of_the_hub(monkeypatch, name, sep, folder):
+    monkeypatch.setattr(os, "sep", sep)
+    assert _of_diffusers(name) == folder

@@ -75,6 +75,14 @@ def test_an_entry_takes_the_place_of_an_earlier_one_of_the_same_thing_alone():
         assert results.merged(before, other) == [*before, other]
 
 
+def test_figures_in_a_space_that_is_not_at_hand_stay():
+    """Inception's features are no part of the kit: without them an entry still has its others."""
+    before = entry(7.0) | {"values": entry(7.0)["values"] | {"inception": {"coverage": 0.5}}}
+    found = results.merged([before], entry(8.0))
+    assert [one["values"] for one in found] == [
+        entry(8.0)["values"] | {"inception": {"coverage": 0.5}}]
+
+
 def test_a_table_is_markdown():
     assert results.markdown(["a", "b"], [["1", "2"], ["3", ""]]) == \
         "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 |  |"

@@ -12,6 +12,8 @@ from dmdkit.experiments.mnist import GUIDANCE, STAGES
 from dmdkit.experiments.results import REAL
 from dmdkit.tasks.plane import MIXTURES
 
+EARLIER = {"teacher", "student-dmd-paired", "student-dmd", "student-dmd2-no-critic",
+           "student-dmd2"}  # have rows of a selection stream that is drawn no more
 SHIPPED = [name for name in RECIPES if name not in UNSHIPPED]
 
 
@@ -44,7 +46,8 @@ def test_a_card_says_how_its_artefact_was_made(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_row_of_a_card_is_whole(name):
     found = list(results.rows(name, store.card(name)))
-    assert found and all(row.noise in (*noise.PURPOSES,) for row in found)
+    known = {*noise.PURPOSES, "selection, earlier"} if name in EARLIER else {*noise.PURPOSES}
+    assert found and {row.noise for row in found} <= known
     assert all(row.images > 0 and row.seed >= 0 for row in found)
     assert len({row._replace(value=0.0) for row in found}) == len(found)  # nothing is there twice
     assert all(0 <= row.value <= 1 for row in found if row.metric in ("accuracy", "coverage"))
@@ -160,8 +163,8 @@ def test_the_chain_stays_near_its_teachers_400_steps():
 def test_the_curve_has_every_point():
     cards = {name: store.card(name) for name in ("teacher", *map(mnist.stage_name, STAGES))}
     curve = lesson05.curve(cards)
-    assert set(curve["distilled"]) == set(STAGES) and 400 in curve["DDIM"] and curve[REAL] > 0
-    assert all(set(curve[name]) >= {n for n in STAGES if n <= 128} for name in lesson05.SAMPLERS)
+    assert all(set(curve[name]) >= set(STAGES) for name in lesson05.SAMPLERS) and curve[REAL] > 0
+    assert 400 in curve["DDIM"] and 400 in curve["ancestral"]
 
 
 def test_the_last_student_but_one_draws_the_digits_that_it_is_asked_for():

@@ -124,24 +124,20 @@ def test_guidance_where_there_are_no_classes_is_refused_before_any_work(settings
 
 
 def test_pairs_are_made_with_the_guidance_of_the_distillation(monkeypatch, tiny):
-    """Those that ship are of another, so they are not what is regressed on."""
     made = []
 
     def make_pairs(teacher, n, folder, solver, **options):
-        made.append((folder, solver))
+        made.append(solver)
         z = torch.randn(n, 1, 28, 28, generator=generator())
         return Pairs(z, z, torch.arange(n) % 10)
 
     monkeypatch.setattr(pairs, "make_pairs", make_pairs)
-    shipped = pairs.pairs_card(data.ROOT / "pairs")
     sources = Sources(MNIST, given={"teacher": tiny})
-    sources.checksum = {"teacher": shipped["teacher_sha256"]}.get
-    for guidance in (shipped["guidance"], 2.0):
+    for guidance in (0.25, 2.0):
         settings = dmd.Settings(guidance=guidance, n_pairs=8)
         step = settings.prepare(MNIST, train.accelerator(cpu=True), 2, 2, sources).step
         assert step.real.keywords == {"guidance": guidance}
-    (folder, solver), = made
-    assert solver == Solver("heun", 8, 2.0) and data.ROOT not in folder.parents
+    assert made == [Solver("heun", 8, 0.25), Solver("heun", 8, 2.0)]
 
 
 # Updates and learning rates

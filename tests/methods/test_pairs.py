@@ -1,20 +1,19 @@
 """Pairs: what is stored is what was solved, a stopped run goes on, and nothing damaged or of
 another run slips in."""
 import re
-import shutil
 
 import pytest
 import torch
 from conftest import Counted, refused
 from painters import generator
 
-from dmdkit import data, files, metrics, nets, noise, sample, schedule, store
+from dmdkit import files, nets, noise, sample, schedule, store
 from dmdkit.denoiser import Denoiser
+from dmdkit.experiments.mnist import GUIDANCE
 from dmdkit.methods import pairs
 from dmdkit.methods.pairs import Pairs, Solver
 from dmdkit.tasks.mnist import MNIST
 
-SHIPPED = data.ROOT / "pairs"
 TWO = Solver("ddim", 2)
 
 
@@ -402,44 +401,33 @@ def test_pairs_are_checked_against_a_network():
         Pairs(z[:, 0], z[:, 0]).check(net)
 
 
-# What ships
+# The teacher that ships
 
-def test_the_pairs_that_ship_are_whole_balanced_and_digits():
-    made = pairs.load_pairs(SHIPPED, teacher=store.load("teacher"))
-    assert made.z.shape == made.x.shape == (640, 1, 28, 28) and made.z.isfinite().all()
-    assert torch.equal(torch.bincount(made.label), torch.full((10,), 64))
-    assert abs(made.z.mean()) < 0.01 and abs(made.z.std() - 1) < 0.01
+def test_the_teachers_pairs_are_digits(tmp_path):
+    solver = Solver("heun", 8, GUIDANCE)
+    assert solver.evaluations() == 2 * (2 * solver.n_steps - 1)
+    made = pairs.make_pairs(store.load("teacher"), 40, tmp_path, solver)
     assert made.x.min() == -1 and made.x.max() == 1
     with torch.no_grad():
-        right = metrics.in_batches(MNIST.classify, made.x) == made.label
-    assert right.float().mean() > 0.97
+        right = MNIST.classify(made.x) == made.label
+    assert right.sum() >= 38
 
 
-def test_the_pairs_that_ship_are_those_of_the_teacher_that_ships():
-    card, teacher = pairs.pairs_card(SHIPPED), store.load("teacher")
-    assert card["teacher_sha256"] == store.checksum("teacher") and card["pairs"] == 640
-    how = Solver(card["solver"], card["n_steps"], card["guidance"])
-    assert how.name == "heun" and how.evaluations() == 2 * (2 * card["n_steps"] - 1)
-    made = pairs.load_pairs(SHIPPED, 8, teacher)
-    off = (made.x - how.solve(teacher, made.z, made.label).clamp(-1, 1)).abs()
-    assert off.max() <= 1 / 255 + 0.01 and (off <= 1 / 255 + 1e-4).float().mean() > 0.99
+# Damage
 
-
-def test_the_pairs_that_ship_are_named_when_they_are_damaged(tmp_path):
-    copy = tmp_path / "pairs"
-    shutil.copytree(SHIPPED, copy)
-    shutil.copy(shard(copy, 0), shard(copy, 1))  # a whole one stands before the damaged one
-    flipped(shard(copy, 1))
+def test_pairs_are_named_when_they_are_damaged(teacher, tmp_path):
+    make(teacher, 8, tmp_path)  # a whole shard stands before the damaged one
+    flipped(shard(tmp_path, 1))
     with refused(RuntimeError, "pairs-00001.safetensors"):
-        pairs.load_pairs(copy)
-    card = pairs.pairs_card(copy) | {"sample_shape": [1, 32, 32]}
-    files.write_json(copy / pairs.CARD, card)
+        pairs.load_pairs(tmp_path)
+    card = pairs.pairs_card(tmp_path) | {"sample_shape": [1, 32, 32]}
+    files.write_json(tmp_path / pairs.CARD, card)
     with refused(RuntimeError, r"pairs-00000.safetensors does not hold pairs .* \(1, 32, 32\)"):
-        pairs.load_pairs(copy)
-    text = (copy / pairs.CARD).read_text(encoding="utf-8")
-    (copy / pairs.CARD).write_text(text.replace("heun", "ddim"), encoding="utf-8")
+        pairs.load_pairs(tmp_path)
+    text = (tmp_path / pairs.CARD).read_text(encoding="utf-8")
+    (tmp_path / pairs.CARD).write_text(text.replace("ddim", "heun"), encoding="utf-8")
     with refused(RuntimeError, "pairs.json is damaged: its seal does not fit what it says"):
-        pairs.load_pairs(copy)
+        pairs.load_pairs(tmp_path)
 
 
 def test_more_pairs_than_shards_can_be_numbered_are_refused_at_once(tmp_path):

@@ -171,6 +171,22 @@ def test_a_hand_on_the_slider_stops_what_plays(page):
     assert player.get_by_role("button", name="play").count() == 1
 
 
+@pytest.mark.parametrize("move", ["End", "thumbnail"])
+def test_a_key_and_a_thumbnail_stop_what_plays(page, move):
+    player = page.locator(".dmd-player").nth(3)
+    slider = player.locator("input[type=range]")
+    slider.press("Home")
+    player.get_by_role("button", name="play").click()
+    if move == "End":
+        slider.press(move)
+    else:
+        player.locator(".film button").last.click()
+    assert player.get_by_role("button", name="play").count() == 1
+    last = slider.get_attribute("max")
+    page.wait_for_timeout(300)  # two moves of what plays
+    assert slider.input_value() == last
+
+
 def test_a_player_of_images_in_colour(open_page):
     axes = {"model": ["a", "b"], "steps": ["1", "2"]}
     page = open_page(frames.player(stack(2, 2, 16, 16, 3), axes, panels="model").html, n=1)

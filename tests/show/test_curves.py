@@ -136,8 +136,8 @@ def test_a_setting_is_noted_with_its_distance():
                 "judge": {"frechet_distance": far}}}
                         for name, seed, far in (("a", 0, 2.5), ("a", 1, 3.0), ("b", 0, 304.4))]}
     assert comparisons.notes(card, ["b", "a"]) == {
-        "b": "Fréchet distance 304 (real images: 0.48)",
-        "a": "Fréchet distance 2.75 (2.5 to 3) (real images: 0.48)"}
+        "b": "Fréchet distance, judge's features: 304 (real images: 0.48)",
+        "a": "Fréchet distance, judge's features: 2.75 (2.5 to 3) (real images: 0.48)"}
 
 
 def test_a_run_without_figures_is_left_out_of_the_dots():

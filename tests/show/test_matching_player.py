@@ -136,7 +136,7 @@ def test_data_are_painted_and_erased_by_pointer_and_by_keys(open_page):  # noqa:
     assert " of 8 modes" in said(page)
     for _ in range(8):
         panel.press("ArrowRight")
-    assert changed(one, lambda: panel.press("Delete"))[2] and " of 7 modes" in said(page)
+    assert changed(one, lambda: panel.press("Backspace"))[2] and " of 7 modes" in said(page)
 
 
 def test_a_move_fits_into_a_frame(open_page):  # noqa: F811

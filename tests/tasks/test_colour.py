@@ -26,7 +26,7 @@ def some(n: int, classes: int = 1, seed: int = 0) -> data.Images:
 @pytest.fixture
 def sets(monkeypatch):
     """Forty faces, sixty pictures of ten classes."""
-    monkeypatch.setattr(data, "celeba", lambda train=True: some(40))
+    monkeypatch.setattr(data, "celeba", lambda train=True, limit=None: some(40))
     monkeypatch.setattr(data, "cifar10", lambda train=True: some(60, 10, int(train)))
 
 
@@ -59,6 +59,16 @@ def test_faces_are_scored_half_against_half(sets):
     assert label is None
     own = {bytes(picture) for picture in second.pixels.numpy().reshape(20, -1)}
     assert {bytes(picture) for picture in data.to_uint8(x).numpy().reshape(20, -1)} == own
+
+
+def test_what_ships_learned_from_the_first_faces_and_the_well_known_set_up_from_all(monkeypatch):
+    asked = []
+    monkeypatch.setattr(data, "celeba", lambda train=True, limit=None: asked.append(limit)
+                        or some(4))
+    for name in ("teacher-faces", "poster-teacher-faces", "poster-faces"):
+        colour.RECIPES[name].task.data()
+    faces.half(True)
+    assert asked == [10_000, None, None, 10_000]
 
 
 def test_a_set_without_test_data_shows_the_half_that_nothing_is_compared_with(sets):
@@ -108,6 +118,19 @@ def test_any_folder_is_learned_by_the_code_of_all_tasks(tmp_path):
         recipe.task.scorer()
 
 
+def test_a_training_on_a_folder_does_not_go_on_with_other_pictures(tmp_path):
+    recipes = []
+    for i, names in enumerate((("a", "b"), ("a", "b"), ("a", "c"))):
+        for name in names:
+            (tmp_path / str(i) / "in").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 50)).save(tmp_path / str(i) / "in" / f"{name}.png")
+        recipes.append(colour.RECIPES["teacher-faces"].changed(task=pictures(tmp_path / str(i))))
+    settings = [recipe.settings for recipe in recipes]
+    assert settings[0] == settings[1] != settings[2]
+    with refused(RuntimeError, "There is no folder"):
+        pictures(tmp_path / "none")
+
+
 # Recipes
 
 def short(name: str, **changes):
@@ -141,7 +164,7 @@ def test_a_students_recipe_runs_on_its_teachers_network(name, solver_steps, sets
     ("student-cifar10", {"matching", "gan", "discriminator"}),
     ("student-cifar10-control", {"matching"})])
 def test_a_student_goes_on_from_the_one_by_dmd(name, losses, sets, monkeypatch):
-    def celeba(train=True):
+    def celeba(train=True, limit=None):
         if not train:  # as where a part of the set was unpacked
             raise RuntimeError("There are no pictures to test with.")
         return some(40)
@@ -282,7 +305,7 @@ def test_googles_network_has_the_documents_parameters_and_a_cost():
 def test_spoiled_pictures_are_what_their_names_say():
     x = some(2).batch(torch.arange(2))[0]
     bad = lesson08.spoiled(x, torch.Generator().manual_seed(0))
-    assert torch.equal(bad["one pixel aside"][..., 1:], x[..., :-1])
+    assert torch.equal(bad["shifted"][..., 1:], x[..., :-1])
     assert torch.equal(bad["mirrored"].flip(3), x)
     assert bad["blurred"].std() < x.std() / 2
     assert all(y.shape == x.shape and y.abs().max() <= 1 for y in bad.values())

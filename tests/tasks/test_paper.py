@@ -34,3 +34,13 @@ def test_a_lattice_of_two_pixels_is_told_from_noise():
     white[..., ::2] += 0.02
     assert mnist.paper(white)["lattice"] > 0.15
     assert mnist.paper(stroke())["lattice"] == 0
+
+
+def test_where_there_is_no_paper_there_is_no_figure_of_it():
+    """As with the samples of an untrained network; the rest is scored all the same."""
+    white = torch.ones(20, 1, 28, 28)
+    assert mnist.paper(white) == {}
+    found = mnist.scorer()(white, torch.arange(20) % 10)
+    assert found["paper"] == {} and found["judge"]["frechet_distance"] > 10
+    white[:, :, :7, :7] = -1.0  # paper, but no whole piece of it
+    assert set(mnist.paper(white)) == {"ink"}

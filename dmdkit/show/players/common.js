@@ -3,6 +3,7 @@
 
 const SLIDES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp",
                 "PageDown"];
+const ERASES = ["Delete", "Backspace"];  // a Mac's delete key is the second
 
 function make(parent, tag, properties = {}) {
   return parent.appendChild(Object.assign(document.createElement(tag), properties));
@@ -45,7 +46,7 @@ function isOurs(event) {
   const tag = event.target.tagName;
   if (tag === "SELECT") return event.key !== "Escape" && event.key !== "Tab";
   if (event.key === " ") return tag === "BUTTON" || event.target.type === "radio";
-  if (tag === "CANVAS") return event.key === "Enter" || event.key === "Delete";
+  if (tag === "CANVAS") return event.key === "Enter" || ERASES.includes(event.key);
   return event.key === "Enter" && tag === "BUTTON";
 }
 
@@ -103,12 +104,17 @@ function choice(parent, k, at, uid, show) {
   return group;
 }
 
-// A slider over axis k. `go` moves it, from code and by hand.
-function slider(parent, k, at, show) {
+// A slider over axis k. `go` moves it from code; a hand on it stops what plays.
+function slider(parent, k, at, time, show) {
   const range = make(parent, "input", {type: "range", min: 0, step: 1,
                                        max: spec.axes[k][1].length - 1, value: at[k]});
   const go = i => { range.value = at[k] = i; show(); };
-  range.oninput = () => go(+range.value);
+  range.oninput = () => {
+    const wanted = +range.value;  // what stops may set it
+    time.stop();
+    go(wanted);
+  };
+  range.onpointerdown = time.stop;
   return {range, go};
 }
 
@@ -173,9 +179,8 @@ function lineIn(root, k, at, uid, time, show, pause = 250, smooth = false) {
   let control = null;
   if (pause) playButton(line, time, name, k, at, () => control, pause, smooth);
   make(line, "label", {textContent: name, htmlFor: uid + k});
-  control = slider(line, k, at, show);
+  control = slider(line, k, at, time, show);
   control.range.id = uid + k;
-  control.range.onpointerdown = time.stop;
   const output = make(line, "output");
   return () => {
     output.textContent = values[Math.round(at[k])];

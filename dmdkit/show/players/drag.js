@@ -10,6 +10,7 @@ function touchable(canvas, touch) {
            (1 - (event.clientY - box.top) / box.height * 2) * spec.extent]);
   };
   canvas.tabIndex = 0;
+  canvas.setAttribute("role", "application");  // else a screen reader keeps the arrow keys
   canvas.style.touchAction = "none";
   canvas.onpointerdown = event => { canvas.setPointerCapture(event.pointerId); follow(event); };
   canvas.onpointermove = event => { if (event.buttons) follow(event); };

@@ -108,15 +108,15 @@ function filmIn(root, at, show) {
   let control = null;
   playButton(line, time, "", last, at, () => control, few ? 700 : 120);
   const track = make(line, "div", {className: "track"});
-  control = slider(track, last, at, show);
-  control.range.onpointerdown = time.stop;
+  control = slider(track, last, at, time, show);
   control.range.setAttribute("aria-label", unitName);
   const inset = 50 / stops.length;  // the knob, 16 px wide, stands above the middle of its picture
   control.range.style.width = `calc(${100 - 2 * inset}% + 16px)`;
   control.range.style.margin = `0 calc(${inset}% - 8px) 4px`;
   const film = make(track, "div", {className: stops.length > 10 ? "film many" : "film"});
   const shown = few ? stops.map((stop, i) => i) : [...new Set([0, stops.length - 1])];
-  const paint = shown.map(i => thumbnailIn(film, i, at, control.go));
+  const take = i => { time.stop(); control.go(i); };
+  const paint = shown.map(i => thumbnailIn(film, i, at, take));
   const speak = () => control.range.setAttribute("aria-valuetext", readout(at, last));
   return [...paint, speak];
 }

@@ -131,8 +131,8 @@ function paintable(canvas, at, run, cross, show) {
     if (!isOurs(event)) return;
     const by = ARROWS[event.key];
     if (by) cross.at = cross.at.map((value, c) => value + 0.1 * by[c]);
-    else if (event.key === "Enter" || event.key === "Delete") {
-      changed(run(), cross.at, event.key === "Delete");
+    else if (event.key === "Enter" || ERASES.includes(event.key)) {
+      changed(run(), cross.at, event.key !== "Enter");
     } else return;
     event.preventDefault();
     show();
@@ -174,6 +174,9 @@ function build(root, uid) {
     drawPushed(pushed, run, u, how, cross.on && cross.at);
     drawHistory(history, run);
     caption.textContent = inNumbers(run);
+    const place = cross.at.map(value => value.toFixed(1)).join(", ");
+    pushed.setAttribute("aria-label", spec.panels[2] +
+                        (cross.on ? `, cross at ${place}` : `. ${spec.keys}`));
     groups[PAIRS].disabled = !how.pairs;
     groups[RENEWED].disabled = !how.matched || how.alone;
     spoken.forEach(speak => speak());
@@ -183,7 +186,6 @@ function build(root, uid) {
   for (const k of [SHOWN, LEAST, MOST]) spoken.push(lineIn(root, k, at, uid, time, show, 0));
   real.setAttribute("aria-label", spec.panels[0]);
   fake.setAttribute("aria-label", spec.panels[1]);
-  pushed.setAttribute("aria-label", `${spec.panels[2]}. ${spec.keys}`);
   history.setAttribute("aria-label", spec.history);
   show();
 }
